@@ -1,0 +1,68 @@
+#include "engine/tape.h"
+
+#include "kernels/pointwise/pointwise.h"
+
+namespace kd {
+
+Var::Var(Tensor value, bool requires_grad) : state_(std::make_shared<State>(State{std::move(value), {}, requires_grad, false})) {}
+
+Var::Var(Tensor value, Tensor grad) : state_(std::make_shared<State>(State{std::move(value), std::move(grad), true, true})) {
+  KD_CHECK(this->value().shape() == this->grad().shape(), "parameter and gradient differ: {} {}", this->value().describe("value"), this->grad().describe("grad"));
+}
+
+void Var::accumulate(Tensor dy) const {
+  if (!requires_grad()) return;
+  KD_CHECK(dy.shape() == shape(), "gradient {} for {}", dy.describe("dy"), value().describe("value"));
+  Tensor& grad = state_->grad;
+  if (!grad.defined()) {
+    grad = std::move(dy);
+    return;
+  }
+  if (!state_->parameter && !grad.is_sole_owner()) grad = grad.clone();
+  pointwise_add({}, {.a = grad.raw(), .b = dy.raw(), .out = grad.raw(), .n = grad.elements(), .type = grad.dtype()});
+}
+
+Tape& Tape::current() {
+  thread_local Tape tape;
+  return tape;
+}
+
+bool wants_grad(const std::vector<Var>& inputs) {
+  if (!Tape::current().recording()) return false;
+  for (const Var& v : inputs)
+    if (v.requires_grad()) return true;
+  return false;
+}
+
+void Tape::record(const char* op, const std::vector<Var>& inputs, const Var& output, int64_t saved_bytes, Backward backward) {
+  if (!wants_grad(inputs)) return;
+  KD_CHECK(output.requires_grad(), "{}: recorded with an output that wants no gradient", op);
+  nodes_.push_back({op, output, saved_bytes, std::move(backward)});
+}
+
+void Tape::backward(const Var& loss) {
+  KD_CHECK(loss.defined() && loss.value().elements() == 1, "backward needs a scalar loss, got {}", loss.defined() ? loss.value().describe("loss") : "nothing");
+  KD_CHECK(!nodes_.empty(), "backward on an empty tape: no op with a gradient was recorded, or backward ran already");
+  Tensor one = Tensor::empty({}, DType::f32);
+  *one.data<float>() = 1.f;
+  loss.accumulate(one.view(loss.shape()));
+  while (!nodes_.empty()) {
+    Node node = std::move(nodes_.back());
+    nodes_.pop_back();
+    Tensor dy = std::move(node.output.state_->grad);
+    node.output.state_->grad = {};
+    if (dy.defined()) node.backward(dy);
+  }
+}
+
+std::string Tape::print() const {
+  std::string text;
+  int64_t total = 0;
+  for (const Node& node : nodes_) {
+    text += fmt::format("{:<16} {:<32} saves {:>8.3f} MB\n", node.op, node.output.value().describe("->"), double(node.saved_bytes) / 1e6);
+    total += node.saved_bytes;
+  }
+  return text + fmt::format("{} nodes, {:.3f} MB saved\n", nodes_.size(), double(total) / 1e6);
+}
+
+}  // namespace kd

@@ -1,0 +1,50 @@
+#include "kernels/pointwise/pointwise.h"
+
+#include "kernels/common/parallel.h"
+
+namespace kd {
+namespace cpu {
+
+void pointwise_add(Stream, const PointwiseAddArgs& args) {
+  with_float_type(args.type, [&](auto zero) {
+    using T = decltype(zero);
+    auto *a = static_cast<const T*>(args.a), *b = static_cast<const T*>(args.b);
+    auto* out = static_cast<T*>(args.out);
+    parallel_ranges(args.n, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) out[i] = T(float(a[i]) + float(b[i]));
+    });
+  });
+}
+
+void pointwise_scale(Stream, const PointwiseScaleArgs& args) {
+  with_float_type(args.type, [&](auto zero) {
+    using T = decltype(zero);
+    auto* a = static_cast<const T*>(args.a);
+    auto* out = static_cast<T*>(args.out);
+    parallel_ranges(args.n, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) out[i] = T(float(a[i]) * args.factor);
+    });
+  });
+}
+
+void pointwise_cast(Stream, const PointwiseCastArgs& args) {
+  with_float_type(args.from, [&](auto zero_from) {
+    with_float_type(args.to, [&](auto zero_to) {
+      using From = decltype(zero_from);
+      using To = decltype(zero_to);
+      auto* a = static_cast<const From*>(args.a);
+      auto* out = static_cast<To*>(args.out);
+      parallel_ranges(args.n, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) out[i] = To(float(a[i]));
+      });
+    });
+  });
+}
+
+}  // namespace cpu
+
+void pointwise_add(Stream stream, const PointwiseAddArgs& args) { KD_DISPATCH(stream, pointwise_add, args); }
+void pointwise_scale(Stream stream, const PointwiseScaleArgs& args) { KD_DISPATCH(stream, pointwise_scale, args); }
+void pointwise_cast(Stream stream, const PointwiseCastArgs& args) { KD_DISPATCH(stream, pointwise_cast, args); }
+
+}  // namespace kd
