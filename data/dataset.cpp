@@ -1,1 +1,1 @@
-// being written
+#include "data/dataset.h"

@@ -1,1 +1,106 @@
-// being written
+#include "kernels/pool/pool.h"
+
+#include <limits>
+#include <vector>
+
+#include "kernels/common/parallel.h"
+
+namespace kd {
+namespace cpu {
+
+void max_pool_fwd(Stream, const MaxPoolFwdArgs& args) {
+  with_float_type(args.type, [&](auto zero) {
+    using T = decltype(zero);
+    const PoolShape& s = args.shape;
+    auto* x = static_cast<const T*>(args.x);
+    auto* y = static_cast<T*>(args.y);
+    parallel_for(s.n * s.p(), [&](int64_t row) {
+      const int64_t n = row / s.p(), p = row % s.p(), c = s.c;
+      std::vector<float> best(static_cast<size_t>(c));
+      std::vector<uint8_t> where(static_cast<size_t>(c));
+      for (int64_t q = 0; q < s.q(); ++q) {
+        std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
+        std::fill(where.begin(), where.end(), uint8_t(0));
+        for (int64_t r = 0; r < s.window; ++r)
+          for (int64_t t = 0; t < s.window; ++t) {
+            int64_t h = p * s.stride + r - s.pad, w = q * s.stride + t - s.pad;
+            if (h < 0 || h >= s.h || w < 0 || w >= s.w) continue;
+            const T* from = x + ((n * s.h + h) * s.w + w) * c;
+            const auto place = uint8_t(r * s.window + t);
+            for (int64_t i = 0; i < c; ++i) {
+              float v = float(from[i]);
+              bool wins = !(v <= best[size_t(i)]);  // a NaN wins, so that it is seen
+              best[size_t(i)] = wins ? v : best[size_t(i)];
+              where[size_t(i)] = wins ? place : where[size_t(i)];
+            }
+          }
+        const int64_t at = (row * s.q() + q) * c;
+        for (int64_t i = 0; i < c; ++i) y[at + i] = T(best[size_t(i)]);
+        if (args.arg) std::copy(where.begin(), where.end(), args.arg + at);
+      }
+    });
+  });
+}
+
+void max_pool_bwd(Stream, const MaxPoolBwdArgs& args) {
+  with_float_type(args.type, [&](auto zero) {
+    using T = decltype(zero);
+    const PoolShape& s = args.shape;
+    auto* dy = static_cast<const T*>(args.dy);
+    auto* dx = static_cast<T*>(args.dx);
+    // Gathering: each input row looks at the windows that cover it, so rows are independent and every sum has one order.
+    parallel_for(s.n * s.h, [&](int64_t row) {
+      const int64_t n = row / s.h, h = row % s.h, c = s.c;
+      std::vector<float> sum(static_cast<size_t>(c));
+      for (int64_t w = 0; w < s.w; ++w) {
+        std::fill(sum.begin(), sum.end(), 0.f);
+        for (int64_t r = 0; r < s.window; ++r)
+          for (int64_t t = 0; t < s.window; ++t) {
+            int64_t top = h + s.pad - r, left = w + s.pad - t;
+            if (top < 0 || left < 0 || top % s.stride || left % s.stride) continue;
+            int64_t p = top / s.stride, q = left / s.stride;
+            if (p >= s.p() || q >= s.q()) continue;
+            const int64_t at = ((n * s.p() + p) * s.q() + q) * c;
+            const auto place = uint8_t(r * s.window + t);
+            for (int64_t i = 0; i < c; ++i) sum[size_t(i)] += args.arg[at + i] == place ? float(dy[at + i]) : 0.f;
+          }
+        for (int64_t i = 0; i < c; ++i) dx[(row * s.w + w) * c + i] = T(sum[size_t(i)]);
+      }
+    });
+  });
+}
+
+void global_avg_pool_fwd(Stream, const GlobalAvgPoolArgs& args) {
+  with_float_type(args.type, [&](auto zero) {
+    using T = decltype(zero);
+    auto* x = static_cast<const T*>(args.in);
+    auto* y = static_cast<T*>(args.out);
+    parallel_for(args.n, [&](int64_t n) {
+      std::vector<float> sum(static_cast<size_t>(args.c));
+      for (int64_t i = 0; i < args.hw; ++i)
+        for (int64_t c = 0; c < args.c; ++c) sum[size_t(c)] += float(x[(n * args.hw + i) * args.c + c]);
+      for (int64_t c = 0; c < args.c; ++c) y[n * args.c + c] = T(sum[size_t(c)] / float(args.hw));
+    });
+  });
+}
+
+void global_avg_pool_bwd(Stream, const GlobalAvgPoolArgs& args) {
+  with_float_type(args.type, [&](auto zero) {
+    using T = decltype(zero);
+    auto* dy = static_cast<const T*>(args.in);
+    auto* dx = static_cast<T*>(args.out);
+    parallel_for(args.n, [&](int64_t n) {
+      for (int64_t i = 0; i < args.hw; ++i)
+        for (int64_t c = 0; c < args.c; ++c) dx[(n * args.hw + i) * args.c + c] = T(float(dy[n * args.c + c]) / float(args.hw));
+    });
+  });
+}
+
+}  // namespace cpu
+
+void max_pool_fwd(Stream stream, const MaxPoolFwdArgs& args) { KD_DISPATCH(stream, max_pool_fwd, args); }
+void max_pool_bwd(Stream stream, const MaxPoolBwdArgs& args) { KD_DISPATCH(stream, max_pool_bwd, args); }
+void global_avg_pool_fwd(Stream stream, const GlobalAvgPoolArgs& args) { KD_DISPATCH(stream, global_avg_pool_fwd, args); }
+void global_avg_pool_bwd(Stream stream, const GlobalAvgPoolArgs& args) { KD_DISPATCH(stream, global_avg_pool_bwd, args); }
+
+}  // namespace kd

@@ -1,0 +1,68 @@
+// conv: 2-D convolution (cross-correlation, as every framework calls it), NHWC activations, KRSC filters, no groups, no dilation.
+//   fprop  y[n,p,q,k]  = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]   (+ bias[k]) (+ y before) (ReLU)
+//   dgrad  dx          = the adjoint of fprop in x applied to dy
+//   wgrad  dw[k,r,s,c] += sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride+r-pad, q*stride+s-pad, c]
+// shapes  x [N,H,W,C]  w [K,R,S,C]  y [N,P,Q,K], P = (H + 2 pad - R)/stride + 1, Q likewise
+// types   x, y, dx, dy f32 | bf16 (one type per call; products in that type, sums f32); w, dw, bias always f32 (master weights)
+// work    2*N*P*Q*K*R*S*C flops each; moves each tensor once
+// The library behind this interface (oneDNN 2.6 or 3.x here) chooses its own filter layout; the plan for a shape is made once and cached,
+// and a plan that would run a reference loop is refused rather than taken silently (a 100-fold slowdown looks like a hang).
+#pragma once
+#include <memory>
+
+#include "engine/base/dispatch.h"
+
+namespace kd {
+
+struct ConvShape {
+  int64_t n, h, w, c, k, r, s;
+  int64_t stride = 1, pad = 0;
+  int64_t p() const { return (h + 2 * pad - r) / stride + 1; }
+  int64_t q() const { return (w + 2 * pad - s) / stride + 1; }
+  double flops() const { return 2.0 * double(n * p() * q()) * double(k * r * s * c); }
+  bool operator==(const ConvShape&) const = default;
+};
+std::string to_string(const ConvShape&);  // "n128h32w32c64k64r3s3st1p1"
+
+enum class Epilogue { none, add, relu, add_relu };  // add: the result is added to what y holds
+
+// A filter already in the layout a plan wants; filled on first use. Whoever changes the weights empties it.
+struct PackedFilter {
+  std::shared_ptr<Storage> data;
+  ConvShape shape{};
+  DType type = DType::f32;
+};
+
+struct ConvFpropArgs {
+  ConvShape shape;
+  DType type;  // of x and y
+  const void* x;
+  const float* w;
+  void* y;
+  const float* bias = nullptr;
+  Epilogue epilogue = Epilogue::none;
+  PackedFilter* packed = nullptr;  // inference: repack only when empty
+};
+void conv_fprop(Stream, const ConvFpropArgs&);
+
+struct ConvDgradArgs {
+  ConvShape shape;
+  DType type;  // of dy and dx
+  const void* dy;
+  const float* w;
+  void* dx;
+};
+void conv_dgrad(Stream, const ConvDgradArgs&);
+
+struct ConvWgradArgs {
+  ConvShape shape;
+  DType type;  // of x and dy
+  const void *x, *dy;
+  float* dw;  // added to
+};
+void conv_wgrad(Stream, const ConvWgradArgs&);
+
+// One line per cached plan: op, shape, type, the library's name for its kernel.
+std::string conv_plans();
+
+}  // namespace kd
