@@ -1,1 +1,170 @@
-// being written
+// kd_bench: the command line. Reads flags, calls one verb, turns an error into one line and a non-zero exit.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "bench/report.h"
+#include "bench/table.h"
+#include "bench/verbs.h"
+
+namespace kd {
+namespace {
+
+std::string joined(int argc, char** argv) {
+  std::string line = "kd_bench";
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    line += " " + (word.find_first_of(" \t\"'$*?") == word.npos ? word : "'" + word + "'");
+  }
+  return line;
+}
+
+void require_device(const std::string& device) {
+  KD_INPUT(device == "cpu" || device == "auto", "--device {}: {}", device,
+           device == "cuda" ? "this binary was built without CUDA; use --device cpu, or rebuild where nvcc and cuDNN are installed" : "unknown; choose auto, cpu or cuda");
+}
+
+// "recipe.yaml key=value ..." in any order: what holds an '=' is an override, the one other word is the recipe.
+Recipe recipe_from(const std::vector<std::string>& words) {
+  std::string file;
+  std::vector<std::string> overrides;
+  for (const std::string& word : words) {
+    if (word.find('=') != word.npos) overrides.push_back(word);
+    else {
+      KD_INPUT(file.empty(), "two recipes given, '{}' and '{}'; settings are written key=value", file, word);
+      file = word;
+    }
+  }
+  return load_recipe(file, overrides);
+}
+
+int run_main(int argc, char** argv) {
+  CLI::App app{"kd_bench: knowledge-distillation experiments, from training to report. Start with: kd_bench demo"};
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "the flags of every verb");
+  std::string device = "auto";
+  app.add_option("--device", device, "auto, cpu or cuda");
+
+  std::vector<std::string> words;
+  RunOptions run{.command = joined(argc, argv)};
+  auto add_run = [&](const char* verb, const char* what) {
+    CLI::App* sub = app.add_subcommand(verb, what);
+    sub->add_option("recipe", words, "a recipe file and key=value settings, both optional");
+    sub->add_option("--out", run.out, "where run directories go")->capture_default_str();
+    sub->add_flag("--quiet", run.quiet, "no progress");
+    sub->add_option("--device", device, "auto, cpu or cuda");
+    return sub;
+  };
+  CLI::App* doctor_verb = app.add_subcommand("doctor", "what this machine can do");
+  CLI::App* train = add_run("train", "train a teacher or a baseline");
+  CLI::App* distill = add_run("distill", "distil a student from the recipe's teachers");
+
+  CLI::App* eval = app.add_subcommand("eval", "fidelity, calibration, divergence, information and attention of finished runs");
+  std::vector<Path> run_dirs;
+  EvalOptions eval_options;
+  eval->add_option("runs", run_dirs, "run directories")->required();
+  eval->add_option("--checkpoint", eval_options.checkpoint, "best or last")->capture_default_str();
+  eval->add_option("--threshold", eval_options.threshold, "of the attention masks")->capture_default_str();
+  eval->add_flag("--quiet", eval_options.quiet, "no progress");
+
+  Path runs = "runs", report_out;
+  std::string format = "text", which = "all";
+  CLI::App* table = app.add_subcommand("table", "tables of all runs below a folder");
+  table->add_option("runs", runs, "the folder")->capture_default_str();
+  table->add_option("--format", format, "text, md, csv, tsv or latex")->capture_default_str();
+  table->add_option("--table", which, "accuracy, fidelity, attention or all")->capture_default_str();
+  CLI::App* report = app.add_subcommand("report", "one offline HTML file about all runs below a folder");
+  report->add_option("runs", runs, "the folder")->capture_default_str();
+  report->add_option("-o,--out", report_out, "the file (default: RUNS/report.html)");
+
+  CLI::App* convert = app.add_subcommand("convert", "a torchvision ResNet state dict in safetensors to a model file, or a check of one");
+  Path in, out;
+  convert->add_option("in", in, "safetensors file")->required();
+  convert->add_option("-o,--out", out, "where to write; omitted: only look");
+
+  CLI::App* data = app.add_subcommand("data", "make, check and look at datasets");
+  data->require_subcommand(1);
+  DataConfig data_options;
+  std::string view = "test";
+  int64_t px = 32, count = 64;
+  Path folder, data_out, sheet = "views.png";
+  double test_share = 0.2;
+  auto add_source = [&](CLI::App* sub) {
+    sub->add_option("--name", data_options.name, "shapes, cifar10 or cifar100")->capture_default_str();
+    sub->add_option("--root", data_options.root, "folder of the CIFAR files");
+    sub->add_option("--imbalance", data_options.imbalance, "largest class over smallest")->capture_default_str();
+    sub->add_option("--train", data_options.train_size, "training images (shapes)")->capture_default_str();
+    sub->add_option("--test", data_options.test_size, "test images (shapes)")->capture_default_str();
+    sub->add_option("--seed", data_options.seed, "seed")->capture_default_str();
+  };
+  CLI::App* generate = data->add_subcommand("generate", "write a dataset in the CIFAR-100 binary format");
+  add_source(generate);
+  generate->add_option("-o,--out", data_out, "folder to write")->required();
+  CLI::App* verify = data->add_subcommand("verify", "read everything and check every record");
+  add_source(verify);
+  CLI::App* show = data->add_subcommand("show", "a contact sheet of augmented views as PNG");
+  add_source(show);
+  show->add_option("--view", view, "weak, strong, base or test")->capture_default_str();
+  show->add_option("--px", px, "32: native; 224: enlarged")->capture_default_str();
+  show->add_option("--count", count, "images")->capture_default_str();
+  show->add_option("-o,--out", sheet, "the PNG")->capture_default_str();
+  CLI::App* import = data->add_subcommand("import", "your images, one sub-folder per class, as a CIFAR-100-format dataset");
+  import->add_option("folder", folder, "FOLDER/<class>/<image>.png|jpg")->required();
+  import->add_option("-o,--out", data_out, "folder to write")->required();
+  import->add_option("--test-share", test_share, "share of every class kept for testing")->capture_default_str();
+  import->add_option("--seed", data_options.seed, "seed of that choice")->capture_default_str();
+
+  CLI::App* demo_verb = app.add_subcommand("demo", "needs nothing: two teachers, a baseline and a student on generated images, ending in a report");
+  Path demo_out = "kd_demo";
+  bool demo_quiet = false;
+  demo_verb->add_option("--out", demo_out, "folder for the runs and report.html")->capture_default_str();
+  demo_verb->add_flag("--quiet", demo_quiet, "no progress");
+  demo_verb->add_option("--device", device, "auto, cpu or cuda");
+
+  CLI11_PARSE(app, argc, argv);
+  require_supported_cpu();
+  require_device(device);
+
+  if (*doctor_verb) return doctor();
+  if (*train || *distill) {
+    const Recipe recipe = recipe_from(words);
+    if (*train) KD_INPUT(recipe.teachers.empty(), "the recipe names teachers; use 'kd_bench distill' for a student");
+    if (*distill) KD_INPUT(!recipe.teachers.empty(), "no teachers: add e.g. teachers=[runs/shapes/T1w/seed0], or use 'kd_bench train'");
+    const Path path = train_run(recipe, run);
+    if (!run.quiet) fmt::print("{}\nNext: kd_bench eval {}\n", path.string(), path.string());
+  } else if (*eval) {
+    for (const Path& path : run_dirs) evaluate_run(path, eval_options);
+    if (!eval_options.quiet) fmt::print("Next: kd_bench table, kd_bench report\n");
+  } else if (*table) {
+    print_tables(runs, format, which);
+  } else if (*report) {
+    if (report_out.empty()) report_out = runs / "report.html";
+    write_report(runs, report_out);
+    fmt::print("{}\n", report_out.string());
+  } else if (*convert) {
+    convert_model(in, out);
+  } else if (*generate) {
+    generate_data(data_options, data_out);
+  } else if (*verify) {
+    verify_data(data_options);
+  } else if (*show) {
+    show_views(data_options, view, px, count, data_options.seed, sheet);
+  } else if (*import) {
+    images_to_cifar(folder, data_out, test_share, data_options.seed);
+  } else if (*demo_verb) {
+    demo(demo_out, demo_quiet);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace kd
+
+int main(int argc, char** argv) {
+  try {
+    return kd::run_main(argc, argv);
+  } catch (const std::exception& e) {
+    std::fflush(stdout);
+    fmt::print(stderr, "kd_bench: {}\n", e.what());
+    return 1;
+  }
+}

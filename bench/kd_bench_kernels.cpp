@@ -1,1 +1,177 @@
-// being written
+// kd_bench_kernels: times every case that the kernel families offer for timing, through Google Benchmark.
+//   kd_bench_kernels --filter 'conv:f32.*st2' --seconds 1 --benchmark_out=conv.json
+// A row's rates and its share of the ceiling use the cold time: the operands come from memory, as they do inside a training step whose
+// activations exceed the caches. Hot is the same work again on what the caches kept. FLOPs are those of the definition, so an
+// algorithm that saves arithmetic (Winograd) may pass 100 %.
+#include <benchmark/benchmark.h>
+
+#include <regex>
+
+#include "bench/ceilings.h"
+#include "bench/timing.h"
+#include "kernels/common/cases.h"
+
+namespace kd::bench {
+namespace {
+
+constexpr const char* kUsage =
+    "usage: kd_bench_kernels [--filter REGEX] [--list] [--seconds S] [Google Benchmark's flags]\n"
+    "  --filter REGEX   only the cases whose name contains a match\n"
+    "  --list           print the names of the cases and stop\n"
+    "  --seconds S      time each case for S seconds hot and S seconds cold (0.2)\n"
+    "  --benchmark_out=FILE --benchmark_out_format=json|csv   also write the rows to a file\n"
+    "  --benchmark_format=json|csv                            print them so\n";
+
+struct Options {
+  std::string filter;
+  bool list = false;
+  double seconds = 0.2;
+};
+
+// Takes our own flags out of argv and leaves Google Benchmark's.
+Options parse(int& argc, char** argv) {
+  Options options;
+  int kept = 1;
+  for (int i = 1; i < argc; ++i) {
+    std::string flag = argv[i], value;
+    if (auto equals = flag.find('='); equals != flag.npos) value = flag.substr(equals + 1), flag.resize(equals);
+    auto take_value = [&] {
+      if (value.empty() && i + 1 < argc) value = argv[++i];
+      KD_INPUT(!value.empty(), "{} needs a value\n{}", flag, kUsage);
+      return value;
+    };
+    if (flag == "--filter")
+      options.filter = take_value();
+    else if (flag == "--list")
+      options.list = true;
+    else if (flag == "--seconds") {
+      char* end = nullptr;
+      options.seconds = std::strtod(take_value().c_str(), &end);
+      KD_INPUT(*end == 0 && options.seconds > 0 && options.seconds <= 3600, "--seconds {}: expected a number above 0, up to 3600", value);
+    } else
+      argv[kept++] = argv[i];
+  }
+  argc = kept;
+  return options;
+}
+
+cases::Cases timed_cases(const std::string& filter) {
+  std::regex pattern;
+  try {
+    pattern = std::regex(filter);
+  } catch (const std::regex_error& e) {
+    throw Error(fmt::format("--filter {}: not a regular expression: {}", filter, e.what()));
+  }
+  cases::Cases chosen;
+  for (cases::Case& c : cases::all_cases())
+    if (c.perf && std::regex_search(c.name, pattern)) chosen.push_back(std::move(c));
+  KD_INPUT(!chosen.empty(), "no timed case matches --filter {}; --list shows their names", filter);
+  return chosen;
+}
+
+// Seconds that the busier of memory and arithmetic would need at its ceiling; 0 where that ceiling is unknown.
+double best_seconds(const cases::Case& problem, const cases::Work& work, const Ceilings& top) {
+  double gflops = problem.name.find(":bf16") == std::string::npos ? top.f32_gflops : top.bf16_gflops;
+  if (work.flops > 0 && gflops == 0) return 0;
+  return std::max(work.bytes / top.triad_gbps, work.flops > 0 ? work.flops / gflops : 0.0) * 1e-9;
+}
+
+void time_case(benchmark::State& state, const cases::Case& problem, const Ceilings& top, double seconds, int& failures) {
+  try {
+    cases::Work work = problem.perf(Stream{});
+    Spread hot = measure(work.run, seconds, 10), cold = measure(work.run, seconds, 10, scrub_caches);
+    for (auto _ : state) state.SetIterationTime(cold.median);
+    state.SetLabel(problem.name);  // Google Benchmark appends to the name it prints
+    state.counters = {{"cold_us", cold.median * 1e6},
+                      {"cold_p10_us", cold.p10 * 1e6},
+                      {"cold_p90_us", cold.p90 * 1e6},
+                      {"runs", double(cold.runs)},
+                      {"hot_us", hot.median * 1e6},
+                      {"hot_p10_us", hot.p10 * 1e6},
+                      {"hot_p90_us", hot.p90 * 1e6},
+                      {"GB_per_s", work.bytes / cold.median / 1e9},
+                      {"GFLOP_per_s", work.flops / cold.median / 1e9}};
+    if (double best = best_seconds(problem, work, top); best > 0) state.counters["percent_of_ceiling"] = 100 * best / cold.median;
+  } catch (const std::exception& e) {
+    ++failures;
+    fmt::print(stderr, "{}: {}\n", problem.name, e.what());
+    state.SkipWithError(e.what());
+  }
+  release_cached_memory();
+}
+
+// One line a case; '-' where the contract names no bytes or no FLOPs.
+class Table : public benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context&) override {
+    fmt::print("{:<44}{:>12}{:>22}{:>12}{:>9}{:>10}{:>11}\n", "case", "cold us", "p10 - p90", "hot us", "GB/s", "GFLOP/s", "% ceiling");
+    return true;
+  }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    for (const Run& run : runs) {
+      if (run.run_type != Run::RT_Iteration || !run.counters.count("cold_us")) continue;
+      auto number = [&](const char* name) {
+        auto at = run.counters.find(name);
+        return at == run.counters.end() || at->second.value == 0 ? std::string("-") : fmt::format("{:.1f}", at->second.value);
+      };
+      fmt::print("{:<44}{:>12}{:>22}{:>12}{:>9}{:>10}{:>11}\n", run.run_name.function_name, number("cold_us"),
+                 number("cold_p10_us") + " - " + number("cold_p90_us"), number("hot_us"), number("GB_per_s"), number("GFLOP_per_s"),
+                 number("percent_of_ceiling"));
+      std::fflush(stdout);
+    }
+  }
+};
+
+int run(int argc, char** argv) {
+  require_supported_cpu();
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  const Options options = parse(argc, argv);
+  bool own_table = true;
+  for (const std::string& a : arguments) {
+    if (a == "--help" || a == "-h") return fmt::print("{}", kUsage), 0;
+    if (a.rfind("--benchmark_format", 0) == 0) own_table = false;
+  }
+  const cases::Cases chosen = timed_cases(options.filter);
+  if (options.list) {
+    for (const cases::Case& c : chosen) fmt::print("{}\n", c.name);
+    return 0;
+  }
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return fmt::print(stderr, "{}", kUsage), 1;
+
+  const Ceilings top = measure_ceilings();
+  const CpuInfo& cpu = cpu_info();
+  std::string command = "kd_bench_kernels";
+  for (const std::string& a : arguments) command += " '" + a + "'";
+  const std::vector<std::pair<std::string, std::string>> context{
+      {"machine", fmt::format("{}, {} threads", cpu.name, cpu.threads)},
+      {"triad", fmt::format("{:.1f} GB/s", top.triad_gbps)},
+      {"f32 multiply-add", fmt::format("{:.0f} GFLOP/s", top.f32_gflops)},
+      {"bf16 multiply-add", top.bf16_gflops > 0 ? fmt::format("{:.0f} GFLOP/s", top.bf16_gflops) : "AMX: not measured"},
+      {"again", command}};
+  for (const auto& [key, value] : context) {
+    benchmark::AddCustomContext(key, value);
+    if (own_table) fmt::print("{:<18}{}\n", key, value);
+  }
+  int failures = 0;
+  for (const cases::Case& c : chosen)
+    benchmark::RegisterBenchmark(c.name.c_str(), [&](benchmark::State& state) { time_case(state, c, top, options.seconds, failures); })
+        ->Iterations(1)
+        ->UseManualTime()
+        ->Unit(benchmark::kMicrosecond);
+  Table table;
+  size_t ran = own_table ? benchmark::RunSpecifiedBenchmarks(&table) : benchmark::RunSpecifiedBenchmarks();
+  return ran == 0 || failures > 0;
+}
+
+}  // namespace
+}  // namespace kd::bench
+
+int main(int argc, char** argv) {
+  try {
+    return kd::bench::run(argc, argv);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "kd_bench_kernels: {}\n", e.what());
+    return 1;
+  }
+}

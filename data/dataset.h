@@ -33,10 +33,10 @@ struct Splits {
 };
 
 struct DataConfig {
-  std::string name = "shapes";  // shapes | cifar10 | cifar100
-  std::string root = {};             // folder of the CIFAR files
-  int64_t imbalance = 1;        // largest class / smallest class of the training part; 1 keeps every image
-  double holdout = 0.1;         // share of the training part that is not trained on, in [0, 1)
+  std::string name = "shapes";                  // shapes | cifar10 | cifar100
+  std::string root = {};                        // folder of the CIFAR files
+  int64_t imbalance = 1;                        // largest class / smallest class of the training part; 1 keeps every image
+  double holdout = 0.1;                         // share of the training part that is not trained on, in [0, 1)
   int64_t train_size = 6000, test_size = 2000;  // shapes only
   uint64_t seed = 0;
 };

@@ -38,7 +38,8 @@ double between(Rng& rng, double low, double high) { return low + (high - low) * 
 constexpr Point kSquare[] = {{-.8, -.8}, {.8, -.8}, {.8, .8}, {-.8, .8}};
 constexpr Point kTriangle[] = {{0, -1.1}, {.98, .65}, {-.98, .65}};
 constexpr Point kStar[] = {{0, -1.15}, {.28, -.39}, {1.09, -.36}, {.45, .15}, {.68, .93}, {0, .48}, {-.68, .93}, {-.45, .15}, {-1.09, -.36}, {-.28, -.39}};
-constexpr Point kCross[] = {{-.33, -1}, {.33, -1}, {.33, -.33}, {1, -.33}, {1, .33}, {.33, .33}, {.33, 1}, {-.33, 1}, {-.33, .33}, {-1, .33}, {-1, -.33}, {-.33, -.33}};
+constexpr Point kCross[] = {{-.33, -1}, {.33, -1}, {.33, -.33}, {1, -.33}, {1, .33},   {.33, .33},
+                            {.33, 1},   {-.33, 1}, {-.33, .33}, {-1, .33}, {-1, -.33}, {-.33, -.33}};
 constexpr Point kArrow[] = {{0, -1.15}, {.9, -.1}, {.36, -.1}, {.36, 1.05}, {-.36, 1.05}, {-.36, -.1}, {-.9, -.1}};
 constexpr Point kHourglass[] = {{-.85, -1}, {.85, -1}, {.14, 0}, {.85, 1}, {-.85, 1}, {-.14, 0}};
 
@@ -53,9 +54,9 @@ bool in_polygon(std::span<const Point> corners, Point p) {
   return inside;
 }
 
-bool in_heart(Point p) {  // (x^2 + y^2 - 1)^3 <= x^2 y^3, y up
-  double x = 1.15 * p.x, y = -1.15 * p.y + .12, k = x * x + y * y - 1;
-  return k * k * k <= x * x * y * y * y;
+bool in_heart(Point p) {  // two discs side by side on a triangle that points down
+  double x = std::abs(p.x), y = p.y + .35;
+  return dot({x - .5, y}, {x - .5, y}) <= .25 || (y >= 0 && x <= 1 - y / 1.4);
 }
 
 bool in_shape(int shape, Point p) {
@@ -78,14 +79,18 @@ struct Rgb {
 };
 Rgb mix(Rgb a, Rgb b, double t) { return {a.r + (b.r - a.r) * t, a.g + (b.g - a.g) * t, a.b + (b.b - a.b) * t}; }
 double distance(Rgb a, Rgb b) { return .3 * std::abs(a.r - b.r) + .5 * std::abs(a.g - b.g) + .2 * std::abs(a.b - b.b); }
-Rgb random_colour(Rng& rng) { return {between(rng, 15, 240), between(rng, 15, 240), between(rng, 15, 240)}; }
+Rgb random_colour(Rng& rng) {  // muted, as in photographs
+  double grey = between(rng, 30, 225);
+  auto channel = [&] { return std::clamp(grey + between(rng, -65, 65), 0., 255.); };
+  return {.r = channel(), .g = channel(), .b = channel()};
+}
 
 // A surface: two colours and the pattern that mixes them.
 class Paint {
  public:
   explicit Paint(Rng& rng)
       : a_(random_colour(rng)),
-        b_(mix(a_, random_colour(rng), between(rng, .3, .9))),
+        b_(mix(a_, random_colour(rng), between(rng, .1, .55))),
         pattern_(Pattern(rng.below(4))),
         along_(direction(rng.next_u32())),
         period_(between(rng, 3.5, 8)),
@@ -110,9 +115,9 @@ class Paint {
   enum class Pattern : uint32_t { gradient, stripes, checks, mottle };
   static constexpr int kNodes = 9, kCell = 4;  // lattice points a side and the pixels between them
 
-  static double wave(double t) { return 4 * std::abs(t - std::floor(t + .5)) - 1; }     // triangle wave, period 1, range [-1,1]
-  static double edge(double w) { return std::clamp(.5 + 1.2 * w, 0., 1.); }             // soft, so that stripes do not alias
-  double mottle(Point p) const {                                                        // bilinear between random lattice values
+  static double wave(double t) { return 4 * std::abs(t - std::floor(t + .5)) - 1; }  // triangle wave, period 1, range [-1,1]
+  static double edge(double w) { return std::clamp(.5 + 1.2 * w, 0., 1.); }          // soft, so that stripes do not alias
+  double mottle(Point p) const {                                                     // bilinear between random lattice values
     double x = std::clamp(p.x / kCell, 0., kNodes - 1.001), y = std::clamp(p.y / kCell, 0., kNodes - 1.001);
     int column = int(x), row = int(y);
     const double* node = &lattice_[size_t(row * kNodes + column)];
@@ -166,7 +171,7 @@ struct Pose {
 };
 
 Pose random_pose(Rng& rng) {
-  double radius = between(rng, 6.5, 11.5), margin = .9 * radius;
+  double radius = between(rng, 8, 12.5), margin = .95 * radius;
   return {.centre = {between(rng, margin, kPx - margin), between(rng, margin, kPx - margin)},
           .along = direction(rng.next_u32()),
           .radius = radius,
@@ -174,7 +179,7 @@ Pose random_pose(Rng& rng) {
 }
 
 void draw(int shape, Rng rng, uint8_t* image, uint8_t* mask) {
-  std::array<Rgb, size_t(kPx* kPx)> canvas;
+  std::array<Rgb, size_t(kPx * kPx)> canvas{};
   auto paint_over = [&](auto&& paint, auto&& coverage) {
     for (int row = 0; row < kPx; ++row)
       for (int column = 0; column < kPx; ++column) {
@@ -185,13 +190,13 @@ void draw(int shape, Rng rng, uint8_t* image, uint8_t* mask) {
 
   Paint ground(rng);
   paint_over(ground, [](int, int) { return 1.; });
-  for (uint32_t left = 4 + rng.below(7); left > 0; --left) {
+  for (uint32_t left = 3 + rng.below(5); left > 0; --left) {
     Capsule clutter = random_capsule(rng);
     paint_over(Paint(rng), [&](int row, int column) { return clutter.coverage({column + .5, row + .5}); });
   }
 
   Paint surface(rng);
-  while (distance(surface.mean(), ground.mean()) < 30) surface = Paint(rng);  // what nobody could see teaches nothing
+  while (distance(surface.mean(), ground.mean()) < 45) surface = Paint(rng);  // what nobody could see teaches nothing
   Pose pose = random_pose(rng);
   paint_over(surface, [&](int row, int column) {
     double share = pose.coverage(shape, column, row);

@@ -42,6 +42,7 @@ void Tape::record(const char* op, const std::vector<Var>& inputs, const Var& out
 
 void Tape::backward(const Var& loss) {
   KD_CHECK(loss.defined() && loss.value().elements() == 1, "backward needs a scalar loss, got {}", loss.defined() ? loss.value().describe("loss") : "nothing");
+  KD_CHECK(loss.requires_grad(), "backward from a loss that wants no gradient: it was computed under NoGrad or from constants");
   KD_CHECK(!nodes_.empty(), "backward on an empty tape: no op with a gradient was recorded, or backward ran already");
   Tensor one = Tensor::empty({}, DType::f32);
   *one.data<float>() = 1.f;

@@ -1,6 +1,6 @@
 #include "models/model_file.h"
 
-#include <cmath>
+#include <cstdlib>
 
 #include "engine/checkpoint.h"
 
@@ -47,6 +47,12 @@ LoadedModel load_model(const Path& path) {
   KD_INPUT(!get(m, "arch").empty() && !get(m, "num_classes").empty(),
            "{}: does not say which network it holds; run 'kd_bench convert {}' first, which finds out and writes it down", path.string(), path.string());
   ResnetConfig config = infer_config(file, path.string());
+  // The metadata's width wins: channels are rounded to multiples of 8, so several widths give the same first layer.
+  if (const std::string width = get(m, "width"); !width.empty()) {
+    char* end = nullptr;
+    config.width = std::strtod(width.c_str(), &end);
+    KD_INPUT(end && *end == 0 && config.width > 0 && config.width <= 8, "{}: metadata 'width' is '{}', expected a number in (0, 8]", path.string(), width);
+  }
   KD_INPUT(to_string(config.arch) == get(m, "arch") && config.classes == get_int(m, "num_classes", -1, path), "{}: metadata say {} with {} classes, the tensors are {} with {}",
            path.string(), get(m, "arch"), get(m, "num_classes"), to_string(config.arch), config.classes);
   LoadedModel out{std::make_unique<Resnet>(config),
@@ -68,7 +74,7 @@ ResnetConfig infer_config(const TensorFile& file, const std::string& where) {
   config.arch = find("layer1.0.conv3.weight") ? Arch::resnet50 : Arch::resnet18;
   config.stem = conv1->dim(2) == 7 ? Stem::imagenet : Stem::cifar;
   config.classes = fc->dim(0);
-  config.width = double(conv1->dim(0)) / 64.0;  // exact for every width: channels are multiples of 8
+  config.width = double(conv1->dim(0)) / 64.0;
   KD_INPUT(config.width > 0 && config.width <= 8, "{}: conv1.weight has {} filters", where, conv1->dim(0));
   return config;
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -47,6 +48,7 @@ class CpuPool {
     }
     live_ += size;
     peak_ = std::max(peak_, live_);
+    if (poison_) std::memset(block, 0xFF, size_t(size));
     return block;
   }
 
@@ -56,6 +58,11 @@ class CpuPool {
     free_[size].push_back(block);
     cached_ += size;
     live_ -= size;
+  }
+
+  void poison(bool on) {
+    std::lock_guard lock(mutex_);
+    poison_ = on;
   }
 
   MemoryStats stats() {
@@ -86,6 +93,7 @@ class CpuPool {
   std::mutex mutex_;
   std::map<int64_t, std::vector<std::byte*>> free_;
   int64_t live_ = 0, peak_ = 0, cached_ = 0;
+  bool poison_ = false;
 };
 
 CpuPool& cpu_pool() {
@@ -103,6 +111,7 @@ std::shared_ptr<Storage> Storage::allocate(int64_t bytes, Device device) {
 Storage::~Storage() { cpu_pool().give(data_, bytes_); }
 
 MemoryStats memory_stats() { return cpu_pool().stats(); }
+void poison_new_blocks(bool on) { cpu_pool().poison(on); }
 void release_cached_memory() { cpu_pool().release(); }
 
 }  // namespace kd

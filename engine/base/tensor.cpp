@@ -30,8 +30,10 @@ Shape::Shape(std::initializer_list<int64_t> dims) : Shape(std::vector<int64_t>(d
 
 Shape::Shape(const std::vector<int64_t>& dims) : rank_(int(dims.size())) {
   KD_CHECK(dims.size() <= 4, "shape of rank {}: at most 4", dims.size());
+  int64_t elements = 1;
   for (size_t i = 0; i < dims.size(); ++i) {
     KD_CHECK(dims[i] >= 0, "shape with extent {}", dims[i]);
+    KD_CHECK(!__builtin_mul_overflow(elements, dims[i], &elements), "shape with more than 2^63 elements");
     dims_[i] = dims[i];
   }
 }
@@ -75,7 +77,7 @@ Tensor Tensor::view(Shape shape) const {
 }
 
 Tensor Tensor::slice(int64_t first, Shape shape) const {
-  KD_CHECK(first >= 0 && first + shape.elements() <= elements(), "slice of {} elements from {} in {}", shape.elements(), first, describe("tensor"));
+  KD_CHECK(first >= 0 && first <= elements() && shape.elements() <= elements() - first, "slice of {} elements from {} in {}", shape.elements(), first, describe("tensor"));
   Tensor t = *this;
   t.offset_bytes_ += first * size_of(dtype_);
   t.shape_ = shape;

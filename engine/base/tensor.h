@@ -84,7 +84,7 @@ class Tensor {
   void* raw() const { return storage_ ? storage_->data() + offset_bytes_ : nullptr; }
   template <class T>
   T* data() const {
-    KD_CHECK(defined() && dtype_ == dtype_of<T>(), "tensor is {}, asked for its data as {}", describe("it"), to_string(dtype_of<T>()));
+    KD_CHECK(defined() && dtype_ == dtype_of<T>(), "{} was asked for its data as {}", describe("tensor"), to_string(dtype_of<T>()));
     return static_cast<T*>(raw());
   }
 

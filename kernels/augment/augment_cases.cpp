@@ -1,4 +1,325 @@
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "engine/base/rng.h"
+#include "kernels/augment/augment.h"
 #include "kernels/common/cases.h"
+
 namespace kd::cases {
-void add_augment_cases(Cases&) {}
+namespace {
+
+// The oracle: one function per step, written from the definitions, on whole images of plain ints, one pixel at a time.
+struct Picture {
+  int h, w;
+  std::vector<int> values;
+  Picture(int height, int width) : h(height), w(width), values(size_t(height * width * 3)) {}
+  int& at(int y, int x, int c) { return values[size_t((y * w + x) * 3 + c)]; }
+  int at(int y, int x, int c) const { return values[size_t((y * w + x) * 3 + c)]; }
+  int clamped(int y, int x, int c) const { return at(std::clamp(y, 0, h - 1), std::clamp(x, 0, w - 1), c); }
+};
+template <class F>
+Picture picture(int h, int w, F&& value) {  // value(y, x, c)
+  Picture p(h, w);
+  for (int y = 0; y < h; ++y)
+    for (int x = 0; x < w; ++x)
+      for (int c = 0; c < 3; ++c) p.at(y, x, c) = value(y, x, c);
+  return p;
+}
+
+double kernel(double x, Resample resample) {
+  x = std::fabs(x);
+  if (resample == Resample::bilinear) return std::max(0.0, 1 - x);
+  return x < 1 ? 1.5 * x * x * x - 2.5 * x * x + 1 : x < 2 ? -.5 * x * x * x + 2.5 * x * x - 4 * x + 2 : 0;
+}
+
+// Value i of an axis of n_in values resized to n_out.
+int resized(int i, int n_in, int n_out, Resample resample, const std::function<int(int)>& input) {
+  if (n_in == n_out) return input(i);
+  double scale = double(n_in) / n_out, widened = std::max(scale, 1.0), support = widened * (resample == Resample::bilinear ? 1 : 2), center = (i + .5) * scale;
+  int low = std::max(0, int(center - support + .5)), high = std::min(n_in, int(center + support + .5));
+  double total = 0;
+  for (int j = low; j < high; ++j) total += kernel((j - center + .5) / widened, resample);
+  int64_t sum = 1 << 21;
+  for (int j = low; j < high; ++j) sum += std::llround(kernel((j - center + .5) / widened, resample) / total * (1 << 22)) * input(j);
+  return int(std::clamp<int64_t>(sum >> 22, 0, 255));
+}
+
+Picture window(const Picture& source, const AugmentRecord& r, int px) {
+  const PixelRect& crop = r.crop;
+  Picture wide = picture(crop.height, r.resized_width, [&](int y, int x, int c) {
+    return resized(x, crop.width, r.resized_width, r.resample, [&](int j) { return source.at(crop.top + y, crop.left + j, c); });
+  });
+  Picture whole = picture(r.resized_height, r.resized_width,
+                          [&](int y, int x, int c) { return resized(y, crop.height, r.resized_height, r.resample, [&](int j) { return wide.at(j, x, c); }); });
+  return picture(px, px, [&](int y, int x, int c) {
+    int from_y = y + r.window_top, from_x = (r.flip ? px - 1 - x : x) + r.window_left;
+    bool inside = from_y >= 0 && from_y < whole.h && from_x >= 0 && from_x < whole.w;
+    return inside ? whole.at(from_y, from_x, c) : 0;
+  });
+}
+
+int grey(const Picture& p, int y, int x) { return (19595 * p.at(y, x, 0) + 38470 * p.at(y, x, 1) + 7471 * p.at(y, x, 2) + 32768) >> 16; }
+int mix(int degenerate, int value, double factor) { return int(std::clamp(float(degenerate) + float(factor) * float(value - degenerate), 0.f, 255.f)); }
+
+Picture rotated(const Picture& p, double degrees, int fill) {
+  double angle = -degrees * M_PI / 180, a = std::cos(angle), b = std::sin(angle), center_x = p.w / 2.0, center_y = p.h / 2.0;
+  auto fixed = [](double v) { return int64_t(std::floor(65536 * v + .5)); };
+  int64_t a0 = fixed(a), a1 = fixed(b), a3 = fixed(-b), a4 = a0;
+  int64_t a2 = fixed(center_x - a * center_x - b * center_y + a / 2 + b / 2), a5 = fixed(center_y + b * center_x - a * center_y - b / 2 + a / 2);
+  return picture(p.h, p.w, [&](int y, int x, int c) {
+    auto from_x = (a2 + a1 * y + a0 * x) >> 16, from_y = (a5 + a4 * y + a3 * x) >> 16;
+    return from_x >= 0 && from_x < p.w && from_y >= 0 && from_y < p.h ? p.at(int(from_y), int(from_x), c) : fill;
+  });
+}
+
+double cubic_weight(double x) {  // Keys' kernel, a = -1
+  x = std::fabs(x);
+  return x < 1 ? x * x * x - 2 * x * x + 1 : x < 2 ? -x * x * x + 5 * x * x - 8 * x + 4 : 0;
+}
+Picture sheared(const Picture& p, double along_x, double along_y, Resample resample, int fill) {
+  return picture(p.h, p.w, [&](int y, int x, int c) {
+    double from_x = x + .5 + along_x * (y + .5), from_y = y + .5 + along_y * (x + .5);
+    if (from_x < 0 || from_x >= p.w || from_y < 0 || from_y >= p.h) return fill;
+    int base_x = int(std::floor(from_x - .5)), base_y = int(std::floor(from_y - .5));
+    double sum = 0;
+    for (int j = base_y - 1; j <= base_y + 2; ++j)
+      for (int i = base_x - 1; i <= base_x + 2; ++i) {
+        double dx = from_x - .5 - i, dy = from_y - .5 - j;
+        double weight = resample == Resample::bicubic ? cubic_weight(dx) * cubic_weight(dy) : kernel(dx, Resample::bilinear) * kernel(dy, Resample::bilinear);
+        sum += weight * p.clamped(j, i, c);
+      }
+    // Truncated, not rounded: a sum of weights that is exact in the kernel may fall just short here.
+    return int(std::clamp(sum + 1e-9, 0.0, 255.0));
+  });
+}
+
+// Per channel: new value of each old one, from how often each occurs.
+Picture remapped(const Picture& p, const std::function<std::vector<int>(const std::vector<int64_t>&)>& mapping) {
+  std::vector<int> map[3];
+  for (int c = 0; c < 3; ++c) {
+    std::vector<int64_t> counts(256);
+    for (size_t i = size_t(c); i < p.values.size(); i += 3) ++counts[size_t(p.values[i])];
+    map[c] = mapping(counts);
+  }
+  return picture(p.h, p.w, [&](int y, int x, int c) { return map[c][size_t(p.at(y, x, c))]; });
+}
+std::vector<int> identity_map() {
+  std::vector<int> map;
+  for (int v = 0; v < 256; ++v) map.push_back(v);
+  return map;
+}
+std::vector<int> stretched(const std::vector<int64_t>& counts) {
+  std::vector<int> map = identity_map();
+  int low = 0, high = 255;
+  while (counts[size_t(low)] == 0) ++low;
+  while (counts[size_t(high)] == 0) --high;
+  if (low == high) return map;
+  double scale = 255.0 / (high - low);
+  for (int& v : map) v = std::clamp(int(v * scale - low * scale), 0, 255);
+  return map;
+}
+std::vector<int> flattened(const std::vector<int64_t>& counts) {
+  std::vector<int> map = identity_map();
+  int64_t total = 0, last = 0, below = 0;
+  for (int64_t n : counts) total += n, last = n > 0 ? n : last;
+  int64_t step = (total - last) / 255;
+  for (int v = 0; v < 256 && step > 0; ++v) {
+    map[size_t(v)] = int(std::min<int64_t>(255, (step / 2 + below) / step));
+    below += counts[size_t(v)];
+  }
+  return map;
+}
+
+Picture operated(const Picture& p, const OpCall& call) {
+  double value = call.value;
+  auto each = [&](auto&& f) { return picture(p.h, p.w, [&](int y, int x, int c) { return f(p.at(y, x, c)); }); };
+  switch (call.op) {
+    case PixelOp::none: return p;
+    case PixelOp::brightness: return each([&](int v) { return mix(0, v, value); });
+    case PixelOp::contrast: {
+      double sum = 0;
+      for (int y = 0; y < p.h; ++y)
+        for (int x = 0; x < p.w; ++x) sum += grey(p, y, x);
+      int mean = int(sum / (p.h * p.w) + .5);
+      return each([&](int v) { return mix(mean, v, value); });
+    }
+    case PixelOp::color: return picture(p.h, p.w, [&](int y, int x, int c) { return mix(grey(p, y, x), p.at(y, x, c), value); });
+    case PixelOp::sharpness:
+      return picture(p.h, p.w, [&](int y, int x, int c) {
+        if (y == 0 || x == 0 || y == p.h - 1 || x == p.w - 1) return p.at(y, x, c);
+        double sum = 4 * p.at(y, x, c);
+        for (int j = y - 1; j <= y + 1; ++j)
+          for (int i = x - 1; i <= x + 1; ++i) sum += p.at(j, i, c);
+        return mix(int(std::lround(sum / 13)), p.at(y, x, c), value);
+      });
+    case PixelOp::autocontrast: return remapped(p, stretched);
+    case PixelOp::equalize: return remapped(p, flattened);
+    case PixelOp::invert: return each([](int v) { return 255 - v; });
+    case PixelOp::solarize: return each([&](int v) { return v < value ? v : 255 - v; });
+    case PixelOp::solarize_add: return each([&](int v) { return v < 128 ? std::min(255, v + int(value)) : v; });
+    case PixelOp::posterize: return each([&](int v) { return v / (1 << (8 - int(value))) * (1 << (8 - int(value))); });
+    case PixelOp::shear_x: return sheared(p, value, 0, call.resample, call.fill);
+    case PixelOp::shear_y: return sheared(p, 0, value, call.resample, call.fill);
+    case PixelOp::translate_x:
+    case PixelOp::translate_y:
+      return picture(p.h, p.w, [&](int y, int x, int c) {
+        bool along_x = call.op == PixelOp::translate_x;
+        double from = (along_x ? x : y) + .5 + value;
+        if (from < 0 || from >= (along_x ? p.w : p.h)) return int(call.fill);
+        return along_x ? p.at(y, int(from), c) : p.at(int(from), x, c);
+      });
+    case PixelOp::rotate: return rotated(p, value, call.fill);
+  }
+  KD_FAIL("pixel operation {}", int(call.op));
+}
+
+// Problems.
+
+struct Problem {
+  int64_t n, h, w, px;
+  std::vector<uint8_t> images;
+  std::vector<AugmentRecord> records;
+  std::array<float, 3> mean{.5071f, .4867f, .4408f}, std{.2675f, .2565f, .2761f};
+  AugmentRecordsArgs args(void* out, DType type) const {
+    return {.images = images.data(),
+            .n = n,
+            .h = h,
+            .w = w,
+            .records = records.data(),
+            .batch = int64_t(records.size()),
+            .px = px,
+            .out = out,
+            .type = type,
+            .mean = mean,
+            .std = std};
+  }
+};
+
+// Smooth blobs under noise: histograms with gaps and peaks, as photographs have.
+std::vector<uint8_t> blobs(int64_t n, int64_t h, int64_t w, Rng& rng) {
+  std::vector<uint8_t> values;
+  for (int64_t i = 0; i < n * h * w * 3; ++i) values.push_back(uint8_t(std::clamp(120 + 70 * std::sin(double(i) * .013) + 25 * rng.normal(), 0.0, 255.0)));
+  return values;
+}
+
+OpCall random_call(Rng& rng, PixelOp op, int64_t px) {
+  OpCall call{.op = op, .fill = 128};
+  switch (op) {
+    case PixelOp::brightness:
+    case PixelOp::contrast:
+    case PixelOp::color:
+    case PixelOp::sharpness: call.value = double(rng.uniform(.1f, 1.9f)); break;
+    case PixelOp::solarize: call.value = double(rng.uniform(0, 256)); break;
+    case PixelOp::solarize_add: call.value = rng.below(111); break;
+    case PixelOp::posterize: call.value = 1 + rng.below(8); break;
+    case PixelOp::shear_x:
+    case PixelOp::shear_y: call.value = double(rng.uniform(-.3f, .3f)), call.resample = rng.coin(.5f) ? Resample::bilinear : Resample::bicubic; break;
+    case PixelOp::translate_x:
+    case PixelOp::translate_y: call.value = double(rng.uniform(-.45f, .45f)) * double(px); break;
+    case PixelOp::rotate: call.value = double(rng.uniform(0, 30)); break;
+    default: break;
+  }
+  return call;
+}
+
+AugmentRecord random_window(Rng& rng, const Problem& p) {
+  AugmentRecord r{.image = int64_t(rng.below(uint32_t(p.n)))};
+  r.resized_height = r.resized_width = int32_t(p.px);
+  if (p.h == p.px && p.w == p.px) {
+    r.crop = {0, 0, int32_t(p.h), int32_t(p.w)};
+    r.window_top = int32_t(rng.below(9)) - 4, r.window_left = int32_t(rng.below(9)) - 4;
+  } else {
+    int64_t height = p.h - rng.below(uint32_t(p.h / 2 + 1)), width = p.w - rng.below(uint32_t(p.w / 2 + 1));
+    r.crop = {int32_t(rng.below(uint32_t(p.h - height + 1))), int32_t(rng.below(uint32_t(p.w - width + 1))), int32_t(height), int32_t(width)};
+  }
+  r.flip = rng.coin(.5f);
+  return r;
+}
+
+AugmentRecord weak_record(Rng& rng, const Problem& p) {
+  AugmentRecord r = random_window(rng, p);
+  r.ops[0] = {.op = PixelOp::rotate, .value = double(rng.uniform(-15, 15))};
+  return r;
+}
+
+AugmentRecord strong_record(Rng& rng, const Problem& p, PixelOp first, PixelOp second) {
+  AugmentRecord r = random_window(rng, p);
+  r.ops = {random_call(rng, first, p.px), random_call(rng, second, p.px)};
+  auto side = int32_t(std::min<int64_t>(16, p.px / 2));
+  r.cutout = {int32_t(rng.below(uint32_t(p.px - side + 1))), int32_t(rng.below(uint32_t(p.px - side + 1))), side, side};
+  return r;
+}
+
+constexpr int kOps = int(PixelOp::rotate) + 1;
+
+std::vector<Checked> check(int64_t h, int64_t w, int64_t px, DType type, Stream stream) {
+  Rng rng(0x5eed, Purpose::test, uint32_t(h * 1000 + px));
+  Problem problem{.n = 3, .h = h, .w = w, .px = px, .images = blobs(3, h, w, rng), .records = {}};
+  for (int i = 0; i < kOps; ++i) {
+    problem.records.push_back(weak_record(rng, problem));
+    problem.records.push_back(strong_record(rng, problem, PixelOp(i), PixelOp((i * 7 + 3) % kOps)));
+    problem.records.back().resample = Resample::bilinear;
+  }
+  const auto batch = int64_t(problem.records.size());
+  Tensor out = Tensor::empty({batch, px, px, 3}, type), view = Tensor::empty({batch, px, px, 3}, DType::u8);
+  augment_records(stream, problem.args(out.raw(), type));
+  augment_records(stream, problem.args(view.raw(), DType::u8));
+
+  std::vector<double> want, want_view;
+  for (const AugmentRecord& r : problem.records) {
+    const uint8_t* pixels = &problem.images[size_t(r.image * h * w * 3)];
+    Picture p = window(picture(int(h), int(w), [&](int y, int x, int c) { return pixels[(y * w + x) * 3 + c]; }), r, int(px));
+    p = operated(operated(p, r.ops[0]), r.ops[1]);
+    const PixelRect& hole = r.cutout;
+    for (int y = hole.top; y < hole.top + hole.height; ++y)
+      for (int x = hole.left; x < hole.left + hole.width; ++x)
+        for (int c = 0; c < 3; ++c) p.at(y, x, c) = 0;
+    for (size_t i = 0; i < p.values.size(); ++i) {
+      want_view.push_back(p.values[i]);
+      want.push_back((p.values[i] / 255.0 - double(problem.mean[i % 3])) / double(problem.std[i % 3]));
+    }
+  }
+  // The view is exact; the normalised one is rounded a few times to f32 and once to `type`. One grey level is 0.004 of the largest value.
+  return {{"view", to_doubles(view), want_view, 0}, {"out", to_doubles(out), want, type == DType::bf16 ? 0x1p-8 : 1e-6}};
+}
+
+enum class Strength { weak, strong };
+
+Work perf(Strength strength, int64_t px, DType type, Stream stream) {
+  Rng rng(0x5eed, Purpose::test, uint32_t(px));
+  const int64_t batch = px > 32 ? 64 : 1024;
+  auto problem = std::make_shared<Problem>(Problem{.n = 256, .h = 32, .w = 32, .px = px, .images = blobs(256, 32, 32, rng), .records = {}});
+  double read_bytes = 0;
+  for (int64_t i = 0; i < batch; ++i) {
+    // AutoAugment applies 1.1 operations to a sample on average.
+    problem->records.push_back(strength == Strength::weak ? weak_record(rng, *problem)
+                                                          : strong_record(rng, *problem, PixelOp(i % kOps), PixelOp(i % 8 ? 0 : i / 8 % kOps)));
+    const PixelRect& crop = problem->records.back().crop;
+    read_bytes += 3.0 * crop.height * crop.width;
+  }
+  Tensor out = Tensor::zeros({batch, px, px, 3}, type);
+  return {.run = [=] { augment_records(stream, problem->args(out.raw(), type)); }, .bytes = read_bytes + double(out.bytes()), .flops = 0};
+}
+
+}  // namespace
+
+void add_augment_cases(Cases& all) {
+  struct Size {
+    int64_t h, w, px;
+  };
+  for (DType type : {DType::f32, DType::bf16})
+    for (auto [h, w, px] : {Size{1, 1, 5}, {3, 2, 3}, {7, 13, 29}, {32, 32, 32}, {32, 32, 47}, {20, 33, 11}})
+      all.push_back({.name = fmt::format("augment:{}:{}x{}:px{}", to_string(type), h, w, px),
+                     .check = [=](Stream stream) { return check(h, w, px, type, stream); },
+                     .grad = {},
+                     .perf = {}});
+  for (Strength strength : {Strength::weak, Strength::strong})
+    for (int64_t px : {32, 224})
+      all.push_back({.name = fmt::format("augment:{}:f32:32x32:px{}", strength == Strength::weak ? "weak" : "strong", px),
+                     .check = {},
+                     .grad = {},
+                     .perf = [=](Stream stream) { return perf(strength, px, DType::f32, stream); }});
+}
+
 }  // namespace kd::cases

@@ -1,1 +1,509 @@
-// being written
+// augment: against Pillow's bytes (tests/golden/augment, written by tools/make_golden_augment.py), against numbers worked out by hand, and the policy's
+// statistics.
+#include "data/augment.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <set>
+#include <sstream>
+
+#include "engine/base/file.h"
+#include "engine/base/hash.h"
+#include "kernels/augment/augment_pixel.h"
+
+namespace kd {
+namespace {
+
+// The input images of the golden vectors; `image` in the script is the same formula.
+RgbImage make_image(const std::string& pattern, int64_t h, int64_t w) {
+  RgbImage image{h, w, {}};
+  const auto n = uint32_t(h * w * 3);
+  for (uint32_t i = 0; i < n; ++i) {
+    uint32_t mix = (i + 1) * 2654435761u;
+    mix ^= mix >> 15;
+    mix *= 2246822519u;
+    uint32_t noise = mix >> 24, value = 0;
+    if (pattern == "noise")
+      value = noise;
+    else if (pattern == "dim")
+      value = 90 + noise / 8;
+    else if (pattern == "flat")
+      value = 60 + 70 * (i % 3);
+    else if (pattern == "ramp")
+      value = i * 255 / std::max(1u, n - 1);
+    else if (pattern == "levels")
+      value = noise < 128 ? 40 + i % 3 : 200 - i % 3;
+    else
+      KD_FAIL("pattern '{}'", pattern);
+    image.pixels.push_back(uint8_t(value));
+  }
+  return image;
+}
+
+RgbImage grey(int64_t h, int64_t w, const std::vector<int>& values) {
+  RgbImage image{h, w, {}};
+  for (int v : values) image.pixels.insert(image.pixels.end(), 3, uint8_t(v));
+  return image;
+}
+std::vector<int> red(const RgbImage& image, int64_t row) {
+  std::vector<int> values;
+  for (int64_t x = 0; x < image.w; ++x) values.push_back(image.pixels[size_t((row * image.w + x) * 3)]);
+  return values;
+}
+using Ints = std::vector<int>;
+Ints all(const RgbImage& image) { return {image.pixels.begin(), image.pixels.end()}; }
+RgbImage with_op(RgbImage image, const OpCall& call) {
+  apply_op(image, call);
+  return image;
+}
+
+template <class T>
+T read(std::istream& in) {
+  T value{};
+  KD_CHECK(bool(in >> value), "a field is missing");
+  return value;
+}
+PixelOp op_from_name(const std::string& name) {
+  for (int i = 0; i <= int(PixelOp::rotate); ++i)
+    if (to_string(PixelOp(i)) == name) return PixelOp(i);
+  KD_FAIL("operation '{}'", name);
+}
+Resample resample_from_name(const std::string& name) {
+  return name == "bilinear" ? Resample::bilinear : name == "bicubic" ? Resample::bicubic : Resample::nearest;
+}
+RgbImage read_image(std::istream& in) {
+  auto pattern = read<std::string>(in);
+  auto h = read<int64_t>(in), w = read<int64_t>(in);
+  return make_image(pattern, h, w);
+}
+OpCall read_call(std::istream& in) {
+  OpCall call{.op = op_from_name(read<std::string>(in))};
+  call.value = read<double>(in);
+  call.resample = resample_from_name(read<std::string>(in));
+  call.fill = uint8_t(read<int>(in));
+  return call;
+}
+PixelRect read_rect(std::istream& in) {
+  PixelRect r;
+  for (int32_t* field : {&r.top, &r.left, &r.height, &r.width}) *field = read<int32_t>(in);
+  return r;
+}
+
+// Runs `make` on each vector of a file and compares the bytes; returns how many vectors there were.
+int check_vectors(const std::string& file, const std::function<RgbImage(std::istream&)>& make) {
+  std::istringstream lines(read_text(Path(KD_GOLDEN_DIR) / "augment" / file));
+  int count = 0, wrong = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    std::istringstream in(line);
+    RgbImage got = make(in);
+    Fnv1a hash;
+    hash.add(got.pixels);
+    if (hex(hash.value()) == read<std::string>(in)) continue;
+    std::string bytes;
+    for (size_t i = 0; i < std::min<size_t>(12, got.pixels.size()); ++i) bytes += fmt::format("{:02x}", got.pixels[i]);
+    if (++wrong <= 10) ADD_FAILURE() << file << ":" << count + 1 << ": " << line << "\n  got " << hex(hash.value()) << " " << bytes;
+  }
+  EXPECT_EQ(wrong, 0) << "of " << count;
+  return count;
+}
+
+TEST(Golden, Operations) {
+  std::set<PixelOp> seen;
+  int count = check_vectors("ops.txt", [&](std::istream& in) {
+    OpCall call = read_call(in);
+    seen.insert(call.op);
+    return with_op(read_image(in), call);
+  });
+  EXPECT_EQ(count, 1761);
+  EXPECT_EQ(seen.size(), size_t(PixelOp::rotate));  // all but none
+}
+
+TEST(Golden, CropAndResize) {
+  EXPECT_EQ(check_vectors("resize.txt",
+                          [](std::istream& in) {
+                            Resample resample = resample_from_name(read<std::string>(in));
+                            RgbImage image = read_image(in);
+                            PixelRect crop = read_rect(in);
+                            auto h = read<int64_t>(in), w = read<int64_t>(in);
+                            return crop_resize(image, crop, h, w, resample);
+                          }),
+            108);
+}
+
+TEST(Golden, WholeViews) {
+  EXPECT_EQ(check_vectors("views.txt",
+                          [](std::istream& in) {
+                            RgbImage image = read_image(in);
+                            AugmentRecord r{.crop = read_rect(in)};
+                            auto px = read<int32_t>(in);
+                            r.resized_height = r.resized_width = px;
+                            if (image.h == px && image.w == px) {
+                              r.window_top = r.crop.top, r.window_left = r.crop.left;
+                              r.crop = {0, 0, px, px};
+                            }
+                            r.resample = resample_from_name(read<std::string>(in));
+                            r.flip = read<int>(in) == 1;
+                            for (OpCall& call : r.ops) call = read_call(in);
+                            r.cutout = read_rect(in);
+                            RgbImage out{px, px, std::vector<uint8_t>(size_t(px) * size_t(px) * 3)};
+                            augment_records({}, {.images = image.pixels.data(),
+                                                 .n = 1,
+                                                 .h = image.h,
+                                                 .w = image.w,
+                                                 .records = &r,
+                                                 .batch = 1,
+                                                 .px = px,
+                                                 .out = out.pixels.data(),
+                                                 .type = DType::u8,
+                                                 .mean = {},
+                                                 .std = {}});
+                            return out;
+                          }),
+            60);
+}
+
+// torch's ToTensor and Normalize on every u8 value; bf16 is the rounding of that f32.
+TEST(Golden, Normalisation) {
+  Tensor image = Tensor::empty({1, 16, 16, 3}, DType::u8), f32 = Tensor::empty({1, 16, 16, 3}, DType::f32), half = Tensor::empty({1, 16, 16, 3}, DType::bf16);
+  for (int64_t i = 0; i < image.elements(); ++i) image.data<uint8_t>()[i] = uint8_t(i / 3);
+  const int64_t index = 0;
+  AugmentConfig config{.px = 16};
+  augment_batch(image, {&index, 1}, View::test, config, 0, 0, f32);
+  augment_batch(image, {&index, 1}, View::test, config, 0, 0, half);
+  std::istringstream lines(read_text(Path(KD_GOLDEN_DIR) / "augment" / "unit.txt"));
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    std::istringstream in(line);
+    auto v = read<int64_t>(in);
+    for (int64_t c = 0; c < 3; ++c) {
+      auto bits = uint32_t(std::stoul(read<std::string>(in), nullptr, 16));
+      EXPECT_EQ(std::bit_cast<uint32_t>(f32.data<float>()[v * 3 + c]), bits) << "value " << v << " channel " << c;
+      EXPECT_EQ(half.data<bf16>()[v * 3 + c].bits, bf16(std::bit_cast<float>(bits)).bits);
+    }
+  }
+  EXPECT_EQ(count, 256);
+}
+
+// Numbers worked out apart from any implementation.
+
+TEST(ByHand, Resize) {
+  RgbImage row = grey(1, 4, {0, 100, 200, 50});
+  auto resized = [&](int64_t n, Resample resample) { return red(crop_resize(row, {0, 0, 1, 4}, 1, n, resample), 0); };
+  EXPECT_EQ(resized(8, Resample::bilinear), (Ints{0, 25, 75, 125, 175, 163, 88, 50}));
+  EXPECT_EQ(resized(8, Resample::bicubic), (Ints{0, 17, 71, 131, 193, 174, 81, 37}));
+  EXPECT_EQ(resized(2, Resample::bilinear), (Ints{71, 121}));
+  EXPECT_EQ(resized(2, Resample::bicubic), (Ints{68, 127}));
+}
+
+TEST(ByHand, ShearTranslateRotate) {
+  std::vector<int> values(16);
+  for (int i = 0; i < 16; ++i) values[size_t(i)] = 10 * i;
+  RgbImage ramp = grey(4, 4, values);
+  RgbImage sheared = with_op(ramp, {.op = PixelOp::shear_x, .value = .3, .resample = Resample::bilinear, .fill = 128});
+  EXPECT_EQ(red(sheared, 0), (Ints{1, 11, 21, 30}));
+  EXPECT_EQ(red(sheared, 2), (Ints{87, 97, 107, 128}));
+  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::shear_x, .value = .3, .resample = Resample::bicubic, .fill = 128}), 1), (Ints{43, 54, 65, 71}));
+  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::translate_x, .value = 1.6, .fill = 128}), 0), (Ints{20, 30, 128, 128}));
+  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::translate_x, .value = -1.6, .fill = 128}), 0), (Ints{128, 128, 0, 10}));
+
+  RgbImage dot = grey(101, 101, std::vector<int>(101 * 101, 0));
+  dot.pixels[(50 * 101 + 98) * 3] = 255;
+  RgbImage turned = with_op(dot, {.op = PixelOp::rotate, .value = 10});
+  EXPECT_EQ(turned.pixels[(42 * 101 + 97) * 3], 255);
+  EXPECT_EQ(std::accumulate(turned.pixels.begin(), turned.pixels.end(), 0), 255);
+}
+
+TEST(ByHand, Colours) {
+  EXPECT_EQ(pixel::luma(200, 100, 50), 124);
+  EXPECT_EQ(pixel::luma(10, 20, 30), 18);
+  const RgbImage two{1, 2, {200, 100, 50, 10, 20, 30}};
+  EXPECT_EQ(all(with_op(two, {.op = PixelOp::brightness, .value = 1.4})), (Ints{255, 140, 70, 14, 28, 42}));
+  EXPECT_EQ(all(with_op(two, {.op = PixelOp::contrast, .value = 1.4})), (Ints{251, 111, 41, 0, 0, 13}));
+  EXPECT_EQ(all(with_op(two, {.op = PixelOp::color, .value = .6})), (Ints{169, 109, 79, 13, 19, 25}));
+  EXPECT_EQ(red(with_op(grey(1, 6, {10, 20, 30, 40, 50, 60}), {.op = PixelOp::autocontrast}), 0), (Ints{0, 51, 102, 153, 203, 255}));
+
+  std::vector<int> values;
+  for (auto [value, count] : {std::pair{10, 512}, {20, 256}, {30, 256}, {40, 256}, {50, 256}, {60, 512}}) values.insert(values.end(), size_t(count), value);
+  RgbImage equalized = with_op(grey(32, 64, values), {.op = PixelOp::equalize});
+  const std::map<int, int> want{{10, 0}, {20, 85}, {30, 128}, {40, 171}, {50, 213}, {60, 255}};
+  for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(equalized.pixels[3 * i], want.at(values[i])) << "pixel " << i;
+
+  RgbImage spot = grey(3, 3, {0, 0, 0, 0, 130, 0, 0, 0, 0});
+  EXPECT_EQ(red(with_op(spot, {.op = PixelOp::sharpness, .value = .1}), 1), (Ints{0, 58, 0}));
+  EXPECT_EQ(red(with_op(spot, {.op = PixelOp::sharpness, .value = 1.9}), 1), (Ints{0, 202, 0}));
+}
+
+TEST(ByHand, SolarizePosterizeInvert) {
+  RgbImage row = grey(1, 4, {0, 127, 128, 255});
+  EXPECT_EQ(red(with_op(row, {.op = PixelOp::invert}), 0), (Ints{255, 128, 127, 0}));
+  EXPECT_EQ(red(with_op(row, {.op = PixelOp::solarize, .value = 127.5}), 0), (Ints{0, 127, 127, 0}));
+  EXPECT_EQ(red(with_op(row, {.op = PixelOp::solarize_add, .value = 140}), 0), (Ints{140, 255, 128, 255}));
+  EXPECT_EQ(red(with_op(row, {.op = PixelOp::posterize, .value = 4}), 0), (Ints{0, 112, 128, 240}));
+}
+
+// The policy.
+
+Tensor noise_images(int64_t n, int64_t h, int64_t w) {
+  Tensor images = Tensor::empty({n, h, w, 3}, DType::u8);
+  RgbImage noise = make_image("noise", n * h, w);
+  std::copy(noise.pixels.begin(), noise.pixels.end(), images.data<uint8_t>());
+  return images;
+}
+std::vector<uint8_t> view_bytes(const Tensor& images, const std::vector<int64_t>& indices, View view, const AugmentConfig& config, uint64_t seed,
+                                uint32_t epoch) {
+  Tensor out = Tensor::empty({int64_t(indices.size()), config.px, config.px, 3}, DType::u8);
+  augment_u8(images, indices, view, config, seed, epoch, out);
+  return {out.data<uint8_t>(), out.data<uint8_t>() + out.bytes()};
+}
+constexpr View kViews[] = {View::weak, View::strong, View::base, View::test};
+
+TEST(Policy, ViewNamesRoundTripAndUnknownOnesAreListed) {
+  for (View view : kViews) EXPECT_EQ(view_from_name(to_string(view)), view);
+  try {
+    view_from_name("Weak");
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "view 'Weak' is unknown; one of weak, strong, base, test expected");
+  }
+}
+
+TEST(Policy, IsAFunctionOfSeedEpochIndexAndViewAlone) {
+  Tensor images = noise_images(16, 32, 32);
+  for (int64_t px : {32, 48})
+    for (View view : kViews) {
+      AugmentConfig config{.px = px};
+      auto size = size_t(px * px * 3);
+      auto batch = view_bytes(images, {3, 9, 0, 15, 9}, view, config, 7, 2), alone = view_bytes(images, {9}, view, config, 7, 2);
+      EXPECT_EQ(batch, view_bytes(images, {3, 9, 0, 15, 9}, view, config, 7, 2));
+      for (size_t at : {1, 4}) EXPECT_TRUE(std::equal(alone.begin(), alone.end(), batch.begin() + int64_t(at * size))) << to_string(view) << " " << px;
+      auto next_epoch = view_bytes(images, {3, 9, 0, 15, 9}, view, config, 7, 3), other_seed = view_bytes(images, {3, 9, 0, 15, 9}, view, config, 8, 2);
+      EXPECT_EQ(batch == next_epoch, view == View::test);
+      EXPECT_EQ(batch == other_seed, view == View::test);
+    }
+}
+
+TEST(Policy, NormalisedViewsAreTheU8ViewsNormalised) {
+  Tensor images = noise_images(6, 13, 20);
+  const std::vector<int64_t> indices{5, 0, 3};
+  for (View view : kViews) {
+    AugmentConfig config{.px = 40, .mean = {.1f, .2f, .3f}, .std = {.5f, .6f, .7f}};
+    auto u8 = view_bytes(images, indices, view, config, 1, 1);
+    Tensor f32 = Tensor::empty({3, 40, 40, 3}, DType::f32), half = Tensor::empty({3, 40, 40, 3}, DType::bf16);
+    augment_batch(images, indices, view, config, 1, 1, f32);
+    augment_batch(images, indices, view, config, 1, 1, half);
+    for (size_t i = 0; i < u8.size(); ++i) {
+      float want = (float(u8[i]) / 255.f - config.mean[i % 3]) / config.std[i % 3];
+      ASSERT_EQ(f32.data<float>()[i], want) << to_string(view) << " at " << i;
+      ASSERT_EQ(half.data<bf16>()[i].bits, bf16(want).bits) << to_string(view) << " at " << i;
+    }
+  }
+}
+
+TEST(Policy, NativeTestViewIsTheImage) {
+  Tensor images = noise_images(2, 32, 32);
+  auto got = view_bytes(images, {1}, View::test, {}, 0, 0);
+  EXPECT_TRUE(std::equal(got.begin(), got.end(), images.data<uint8_t>() + got.size()));
+}
+
+// torchvision's Resize(64) makes a 50x37 (h x w) image 86x64: trunc(64 * 50 / 37).
+TEST(Policy, EnlargedTestViewResizesTheShortSideAndCropsTheCentre) {
+  AugmentConfig config{.px = 64};
+  AugmentRecord tall = draw_record(50, 37, 0, View::test, config, 0, 0), wide = draw_record(37, 50, 0, View::test, config, 0, 0);
+  EXPECT_EQ(tall.resized_height, 86);
+  EXPECT_EQ(tall.resized_width, 64);
+  EXPECT_EQ(tall.window_top, 11);
+  EXPECT_EQ(tall.window_left, 0);
+  EXPECT_EQ(wide.resized_width, 86);
+  EXPECT_EQ(wide.window_left, 11);
+  EXPECT_EQ(wide.resample, Resample::bilinear);
+  Tensor images = noise_images(1, 37, 50);
+  RgbImage source{37, 50, {images.data<uint8_t>(), images.data<uint8_t>() + images.bytes()}};
+  RgbImage whole = crop_resize(source, {0, 0, 37, 50}, 64, 86, Resample::bilinear);
+  auto got = view_bytes(images, {0}, View::test, config, 0, 0);
+  for (size_t y = 0; y < 64; ++y)
+    for (size_t x = 0; x < 64 * 3; ++x) ASSERT_EQ(got[y * 64 * 3 + x], whole.pixels[(y * 86 + 11) * 3 + x]) << y << " " << x;
+}
+
+TEST(Policy, RejectsWhatItCannotMake) {
+  Tensor images = noise_images(2, 32, 48);
+  auto message = [&](const AugmentConfig& config, std::vector<int64_t> indices) -> std::string {
+    try {
+      view_bytes(images, indices, View::weak, config, 0, 0);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "accepted";
+  };
+  EXPECT_EQ(message({.px = 40}, {0}), "px 40 is smaller than the 32x48 images; give px of at least 48");
+  EXPECT_NE(message({.px = 48, .cutout_length = -1}, {0}).find("cutout_length -1"), std::string::npos);
+  EXPECT_NE(message({.px = 48}, {2}).find("index 2 of"), std::string::npos);
+  EXPECT_EQ(message({.px = 48}, {1}), "accepted");
+  const int64_t index = 0;
+  EXPECT_THROW(augment_batch(images, {&index, 1}, View::weak, {.px = 48}, 0, 0, Tensor::empty({1, 32, 32, 3}, DType::f32)), Error);
+  EXPECT_THROW(augment_batch(images, {&index, 1}, View::weak, {.px = 48}, 0, 0, Tensor::empty({1, 48, 48, 3}, DType::u8)), Error);
+}
+
+TEST(Policy, RandomResizedCrop) {
+  Rng rng(5, Purpose::test);
+  PixelRect fallback = random_resized_crop(rng, 10, 100, {.9f, 1.f});
+  EXPECT_EQ((Ints{fallback.top, fallback.left, fallback.height, fallback.width}), (Ints{0, 43, 10, 13}));
+  PixelRect tall = random_resized_crop(rng, 100, 10, {.9f, 1.f});
+  EXPECT_EQ((Ints{tall.top, tall.left, tall.height, tall.width}), (Ints{43, 0, 13, 10}));
+
+  const int attempts = 100000;
+  double accepted = 0, sides = 0;
+  std::set<std::pair<int, int>> corners;
+  for (int i = 0; i < attempts; ++i) {
+    auto crop = try_random_crop(rng, 32, 32, {.2f, 1.f});
+    if (!crop) continue;
+    ++accepted, sides += (crop->height + crop->width) / 2.0;
+    ASSERT_TRUE(crop->top >= 0 && crop->left >= 0 && crop->height > 0 && crop->width > 0);
+    ASSERT_TRUE(crop->top + crop->height <= 32 && crop->left + crop->width <= 32);
+    corners.insert({crop->top, crop->left});
+  }
+  EXPECT_NEAR(accepted / attempts, .869, .004);
+  EXPECT_NEAR(sides / accepted, 23.4, .1);
+  EXPECT_GT(corners.size(), 150u);
+}
+
+TEST(Policy, WeakDecisions) {
+  const int n = 40000;
+  std::map<int, int> tops, lefts;
+  double flips = 0, sum = 0, squares = 0, most = 0, agreements = 0;
+  for (int i = 0; i < n; ++i) {
+    AugmentRecord r = draw_record(32, 32, i, View::weak, {}, 11, 4), strong = draw_record(32, 32, i, View::strong, {}, 11, 4);
+    ++tops[r.window_top], ++lefts[r.window_left];
+    flips += r.flip;
+    agreements += r.window_top == strong.window_top && r.window_left == strong.window_left;
+    ASSERT_EQ(r.ops[0].op, PixelOp::rotate);
+    ASSERT_EQ(r.ops[0].fill, 0);
+    ASSERT_EQ(r.ops[1].op, PixelOp::none);
+    ASSERT_EQ(r.cutout.height, 0);
+    double angle = r.ops[0].value;
+    sum += angle, squares += angle * angle, most = std::max(most, std::fabs(angle));
+  }
+  EXPECT_NEAR(flips / n, .5, .01);
+  EXPECT_NEAR(sum / n, 0, .2);
+  EXPECT_NEAR(squares / n, 75, 1.5);  // variance of U(-15, 15)
+  EXPECT_LE(most, 15);
+  EXPECT_NEAR(agreements / n, 1.0 / 81, .003);  // weak and strong crops are independent
+  for (auto* offsets : {&tops, &lefts}) {
+    ASSERT_EQ(offsets->size(), 9u);
+    for (auto [offset, count] : *offsets) {
+      EXPECT_LE(std::abs(offset), 4);
+      EXPECT_NEAR(count * 9.0 / n, 1, .08) << offset;
+    }
+  }
+}
+
+TEST(Policy, BaseIsOnlyACrop) {
+  for (int64_t px : {32, 64}) {
+    AugmentRecord r = draw_record(32, 32, 3, View::base, {.px = px}, 1, 1);
+    EXPECT_FALSE(r.flip);
+    EXPECT_EQ(r.ops[0].op, PixelOp::none);
+    EXPECT_EQ(r.ops[1].op, PixelOp::none);
+    EXPECT_EQ(r.cutout.height, 0);
+  }
+}
+
+// Every (position, operation, strength) of the strong view at the rate that torchvision's table of the policy gives it.
+TEST(Policy, AutoAugmentRates) {
+  using Key = std::tuple<int, std::string, int64_t>;  // strength in thousandths, sign dropped
+  constexpr double px = 224;
+  auto strength = [](const std::string& op, int magnitude) {
+    const int bits[] = {8, 8, 7, 7, 6, 6, 5, 5, 4, 4};
+    if (op == "shear_y") return .3 * magnitude / 9;
+    if (op.starts_with("translate")) return px * 150 / 331 * magnitude / 9;
+    if (op == "rotate") return 30.0 * magnitude / 9;
+    if (op == "posterize") return double(bits[magnitude]);
+    if (op == "solarize") return 256.0 - 256.0 * magnitude / 9;
+    if (op == "brightness" || op == "color" || op == "contrast" || op == "sharpness") return .1 * magnitude;  // distance from factor 1
+    return 0.0;
+  };
+  auto thousandths = [](double x) { return int64_t(std::llround(1000 * x)); };
+  std::map<Key, double> want;
+  std::istringstream lines(read_text(Path(KD_GOLDEN_DIR) / "augment" / "policy.txt"));
+  int rows = 0;
+  for (std::string line; std::getline(lines, line); ++rows) {
+    std::istringstream in(line);
+    EXPECT_EQ(read<int>(in), rows);
+    for (int slot : {0, 1}) {
+      auto op = read<std::string>(in);
+      auto p = read<double>(in);
+      auto magnitude = read<int>(in);
+      if (p > 0) want[{slot, op, thousandths(strength(op, magnitude))}] += p / 25;
+    }
+  }
+  ASSERT_EQ(rows, kAutoAugmentRows);
+
+  const int n = 60000;
+  std::map<Key, double> got, negative;
+  for (int i = 0; i < n; ++i) {
+    AugmentRecord r = draw_record(32, 32, i, View::strong, {.px = int64_t(px)}, 3, 1);
+    for (int slot : {0, 1}) {
+      const OpCall& call = r.ops[size_t(slot)];
+      if (call.op == PixelOp::none) continue;
+      std::string op = to_string(call.op);
+      bool enhance = op == "brightness" || op == "color" || op == "contrast" || op == "sharpness";
+      double value = enhance ? call.value - 1 : call.value;
+      Key key{slot, op, thousandths(std::fabs(value))};
+      got[key] += 1.0 / n;
+      negative[key] += value < 0;
+      ASSERT_EQ(call.fill, 128);
+      ASSERT_EQ(call.resample, op == "shear_y" ? Resample::bicubic : Resample::nearest);
+    }
+  }
+  EXPECT_EQ(got.size(), want.size());
+  for (const auto& [key, rate] : want) {
+    const auto& [slot, op, thousand] = key;
+    std::string name = fmt::format("op{} {} {}", slot + 1, op, double(thousand) / 1000);
+    EXPECT_NEAR(got[key], rate, 4.5 * std::sqrt(rate / n)) << name;
+    bool is_signed = thousand != 0 && op != "rotate" && op != "posterize" && op != "solarize";
+    double times = got[key] * n;
+    EXPECT_NEAR(negative[key], is_signed ? times / 2 : 0, is_signed ? 2.3 * std::sqrt(times) : 0) << name;
+  }
+}
+
+TEST(Policy, AutoAugmentRowsAsPublished) {
+  Rng rng(2, Purpose::test);
+  int both = 0;
+  for (int i = 0; i < 200; ++i) {
+    auto [first, second] = draw_autoaugment_row(rng, 21, 224);  // translateY, twice
+    for (const OpCall& call : {first, second})
+      if (call.op != PixelOp::none) {
+        EXPECT_EQ(call.op, PixelOp::translate_y);
+        EXPECT_NEAR(std::fabs(call.value), 101.511, .001);
+      }
+    both += first.op != PixelOp::none && second.op != PixelOp::none;
+    EXPECT_EQ(draw_autoaugment_row(rng, 14, 224)[1].op, PixelOp::none);  // invert, with probability 0
+  }
+  EXPECT_NEAR(both, 200 * .63, 35);
+  EXPECT_THROW(draw_autoaugment_row(rng, 25, 224), Error);
+}
+
+TEST(Policy, CutoutHoles) {
+  const int n = 20000;
+  double area = 0;
+  std::map<int, int> heights;
+  for (int i = 0; i < n; ++i) {
+    PixelRect hole = draw_record(32, 32, i, View::strong, {}, 9, 0).cutout;
+    ASSERT_TRUE(hole.top >= 0 && hole.left >= 0 && hole.top + hole.height <= 32 && hole.left + hole.width <= 32);
+    area += double(hole.height * hole.width) / n;
+    ++heights[hole.height];
+  }
+  // Centre y: [y-8, y+8) cut to 0..32 has 8..15 rows for y = 0..7, 16 for y = 8..24, 15..9 for y = 25..31. Mean (92 + 272 + 84) / 32 = 14.
+  EXPECT_NEAR(area, 14 * 14, 1.5);
+  EXPECT_EQ(heights.begin()->first, 8);
+  EXPECT_EQ(heights.rbegin()->first, 16);
+  EXPECT_NEAR(heights[16] / double(n), 17.0 / 32, .015);
+
+  AugmentConfig none{.cutout_length = 0};
+  EXPECT_EQ(draw_record(32, 32, 0, View::strong, none, 9, 0).cutout.height, 0);
+}
+
+}  // namespace
+}  // namespace kd

@@ -269,8 +269,8 @@ int main(int argc, char** argv) {
   }
   int failed = RUN_ALL_TESTS();
   fmt::print("{}", kd::cases::ledger().print());
-  if (testing::UnitTest::GetInstance()->test_to_run_count() == 0 && !testing::GTEST_FLAG(list_tests)) {
-    fmt::print(stderr, "no test matches the filter\n");
+  if (testing::UnitTest::GetInstance()->successful_test_count() == 0 && !testing::GTEST_FLAG(list_tests)) {
+    fmt::print(stderr, "no test passed\n");
     return 1;
   }
   return failed;

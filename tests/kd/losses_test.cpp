@@ -1,1 +1,536 @@
-// being written
+// The distillation losses against three independent sources: numbers from PyTorch, the double oracle, and properties that must hold for
+// any logits. The kernel's own case table (sizes, designed inputs, central differences) runs in test_kernels.
+#include "kd/losses.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "engine/base/rng.h"
+#include "engine/ops.h"
+#include "kernels/kd_loss/kd_loss_oracle.h"
+#include "kernels/kd_loss/kd_loss_row.h"
+
+namespace kd {
+namespace {
+
+using enum Combine;
+constexpr Combine kCombines[] = {mean_loss, mean_probs, mean_logits, log_mean_prob};
+constexpr Standardize kStandardizes[] = {Standardize::none, Standardize::zscore};
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+std::string describe(const DistillConfig& c) { return to_string(c.combine) + (c.standardize == Standardize::zscore ? ", z-score" : ""); }
+std::vector<DistillConfig> all_configs(float alpha, float soft_weight) {
+  std::vector<DistillConfig> all;
+  for (Combine combine : kCombines)
+    for (Standardize standardize : kStandardizes)
+      all.push_back({.combine = combine, .alpha = alpha, .soft_weight = soft_weight, .tau = 3.f, .standardize = standardize});
+  return all;
+}
+
+// Relative to the largest expected value; written so that a NaN fails.
+void expect_close(const std::string& what, const std::vector<double>& got, const std::vector<double>& want, double tolerance) {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  ASSERT_FALSE(want.empty()) << what;
+  double scale = 0;
+  for (double w : want) scale = std::max(scale, std::fabs(w));
+  for (size_t i = 0; i < want.size(); ++i)
+    EXPECT_TRUE(std::isfinite(got[i]) && std::fabs(got[i] - want[i]) <= tolerance * scale)
+        << fmt::format("{}[{}] = {:.15g}, want {:.15g} within {} of {:.3g}", what, i, got[i], want[i], tolerance, scale);
+}
+
+std::vector<double> doubles(const Tensor& t) { return {t.data<float>(), t.data<float>() + t.elements()}; }
+double scalar(const Var& v) { return double(*v.value().data<float>()); }
+Tensor matrix(int64_t n, int64_t k, const std::vector<float>& values) { return Tensor::of<float>({n, k}, values); }
+
+Tensor random_logits(int64_t n, int64_t k, uint32_t stream, float scale = 4) {
+  Tensor t = Tensor::empty({n, k}, DType::f32);
+  Rng rng(1, Purpose::test, stream);
+  for (int64_t i = 0; i < t.elements(); ++i) t.data<float>()[i] = rng.uniform(-scale, scale);
+  return t;
+}
+Tensor some_labels(int64_t n, int64_t k) {
+  Tensor t = Tensor::empty({n}, DType::i32);
+  for (int64_t i = 0; i < n; ++i) t.data<int32_t>()[i] = int32_t(7 * i % k);
+  return t;
+}
+
+struct Result {
+  double total, ce, kd;
+  std::vector<double> ds;
+};
+Result run(const Tensor& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig& config) {
+  Tape::current().clear();
+  Var s(student, true);
+  LossValue loss = distill_loss(s, labels, teachers, config);
+  Tape::current().backward(loss.total);
+  return {scalar(loss.total), loss.ce, loss.kd, doubles(s.grad())};
+}
+
+Result oracle_of(const oracle::KdProblem& problem) {
+  oracle::KdAnswer answer = oracle::kd_loss(problem);
+  return {oracle::total(problem), oracle::mean(answer.ce), oracle::mean(answer.kd), answer.ds};
+}
+
+// The kernel's row arithmetic on doubles.
+Result row_arithmetic(const oracle::KdProblem& p) {
+  Result r{0, 0, 0, std::vector<double>(p.n * p.k)};
+  for (size_t n = 0; n < p.n; ++n) {
+    KdRow<double, double> row{.s = p.s.data() + n * p.k,
+                              .label = p.labels[n],
+                              .teachers = {},
+                              .n_teachers = int(p.teachers.size()),
+                              .ds = r.ds.data() + n * p.k,
+                              .k = int64_t(p.k),
+                              .combine = p.combine,
+                              .standardize = p.standardize,
+                              .hard_weight = p.alpha / double(p.n),
+                              .soft_weight = p.soft_weight / double(p.n),
+                              .tau = p.tau};
+    for (size_t i = 0; i < p.teachers.size(); ++i) row.teachers[i] = p.teachers[i].data() + n * p.k;
+    KdRowLoss<double> loss = kd_loss_row<double>(SoleThread{}, row);
+    r.ce += loss.ce / double(p.n), r.kd += loss.kd / double(p.n);
+  }
+  r.total = p.alpha * r.ce + p.soft_weight * r.kd;
+  return r;
+}
+
+// Two samples, three classes; every expected number from PyTorch in float64: cross_entropy, kl_div(log_softmax, p, batchmean) * tau^2,
+// std(unbiased) for the z-score, autograd for the gradients.
+const std::vector<double> kS{1, 2, .5, 0, -1, 3}, kT1{2, 1, 0, .5, 0, 2.5}, kT2{0, 3, 1, -1, 1, 2};
+const std::vector<int32_t> kLabels{1, 2};
+constexpr double kCe = 0.265126343932687;
+
+struct Fixture {
+  const char* name;
+  std::vector<std::vector<double>> teachers;
+  Combine combine;
+  Standardize standardize;
+  double alpha, soft_weight, tau, kd, total;
+  std::vector<double> ds;
+};
+std::vector<Fixture> fixtures() {
+  constexpr Standardize none = Standardize::none, zscore = Standardize::zscore;
+  const std::vector<double> mean_loss_ds{.061236771423, -.109021743899, .047784972476, .017261993054, -.067970405952, .050708412898};
+  const std::vector<double> mean_loss_zscore_ds{-.078159633601, .026053225675, .052106407925, .027089547653, -.020317161628, -.006772386025};
+  return {
+      {"cross-entropy", {}, mean_loss, none, 1, 0, 3, 0, kCe, {.115611948811, -.185734140394, .070122191583, .023306311289, .008573912773, -.031880224062}},
+      {"first teacher",
+       {kT1},
+       mean_loss,
+       none,
+       0,
+       1,
+       3,
+       0.301428839216517,
+       0.301428839216517,
+       {-.209997372132, .163716640589, .046280731543, -.057105647816, -.092292401283, .149398049100}},
+      {"second teacher",
+       {kT2},
+       mean_loss,
+       none,
+       0,
+       1,
+       3,
+       0.602249998060235,
+       0.602249998060235,
+       {.169345382816, -.151622938903, -.017722443914, .073496679219, -.273281366794, .199784687574}},
+      {"mean_loss", {kT1, kT2}, mean_loss, none, .6, .4, 3, 0.451839418638376, 0.339811573814963, mean_loss_ds},
+      {"mean_probs", {kT1, kT2}, mean_probs, none, .6, .4, 3, 0.224166631664130, 0.248742459025264, mean_loss_ds},
+      {"mean_logits",
+       {kT1, kT2},
+       mean_logits,
+       none,
+       .6,
+       .4,
+       3,
+       0.208870401526635,
+       0.242623966970266,
+       {.069367169287, -.111440484236, .042073314950, .018415505435, -.065943298729, .047527793293}},
+      {"log_mean_prob",
+       {kT1, kT2},
+       log_mean_prob,
+       none,
+       .6,
+       .4,
+       3,
+       0.275011044941533,
+       0.269080224336225,
+       {.041329649555, -.099203733321, .057874083766, .015729990986, -.072515813879, .056785822893}},
+      {"z-score",
+       {kT1},
+       mean_loss,
+       zscore,
+       0,
+       1,
+       2,
+       0.266609801054488,
+       0.266609801054488,
+       {-.263745218227, .087915097316, .175830120911, .003464060137, -.002598045075, -.000866015062}},
+      {"z-score, 0.1 CE + 9 KD",
+       {kT1},
+       mean_loss,
+       zscore,
+       .1,
+       9,
+       2,
+       0.266609801054488,
+       2.426000843883657,
+       {-2.362145769160, .772662461807, 1.589483307353, .033507172365, -.022525014399, -.010982157966}},
+      {"z-score, mean_loss", {kT1, kT2}, mean_loss, zscore, 0, 1, 2, 0.215243682400122, 0.215243682400122, mean_loss_zscore_ds},
+      {"z-score, mean_probs", {kT1, kT2}, mean_probs, zscore, 0, 1, 2, 0.082443988880961, 0.082443988880961, mean_loss_zscore_ds},
+      {"z-score, mean_logits",
+       {kT1, kT2},
+       mean_logits,
+       zscore,
+       0,
+       1,
+       2,
+       0.070678181853876,
+       0.070678181853876,
+       {-.056242834207, .018747625415, .037495208792, .026545646547, -.019909235675, -.006636410872}},
+      {"z-score, log_mean_prob",
+       {kT1, kT2},
+       log_mean_prob,
+       zscore,
+       0,
+       1,
+       2,
+       0.096951969651074,
+       0.096951969651074,
+       {-.097183595519, .032394546740, .064789048779, .028153540896, -.021115156699, -.007038384197}},
+  };
+}
+oracle::KdProblem problem_of(const Fixture& f) {
+  return {.n = 2,
+          .k = 3,
+          .s = kS,
+          .labels = kLabels,
+          .teachers = f.teachers,
+          .combine = f.combine,
+          .standardize = f.standardize,
+          .alpha = f.alpha,
+          .soft_weight = f.soft_weight,
+          .tau = f.tau};
+}
+
+void expect_fixture(const Fixture& f, const Result& got, double tolerance) {
+  expect_close(std::string(f.name) + ": ce", {got.ce}, {kCe}, tolerance);
+  if (f.kd != 0)
+    expect_close(std::string(f.name) + ": kd", {got.kd}, {f.kd}, tolerance);
+  else
+    EXPECT_EQ(got.kd, 0) << f.name;
+  expect_close(std::string(f.name) + ": total", {got.total}, {f.total}, tolerance);
+  expect_close(std::string(f.name) + ": ds", got.ds, f.ds, tolerance);
+}
+
+TEST(Losses, PyTorchNumbersFromTheOracle) {
+  for (const Fixture& f : fixtures()) expect_fixture(f, oracle_of(problem_of(f)), 1e-9);
+}
+TEST(Losses, PyTorchNumbersFromTheRowArithmeticInDouble) {
+  for (const Fixture& f : fixtures()) expect_fixture(f, row_arithmetic(problem_of(f)), 1e-9);
+}
+TEST(Losses, PyTorchNumbersFromTheOp) {
+  auto tensor = [](const std::vector<double>& x) { return matrix(2, 3, {x.begin(), x.end()}); };
+  for (const Fixture& f : fixtures()) {
+    std::vector<Tensor> teachers;
+    for (const auto& t : f.teachers) teachers.push_back(tensor(t));
+    DistillConfig config{.combine = f.combine, .alpha = float(f.alpha), .soft_weight = float(f.soft_weight), .tau = float(f.tau), .standardize = f.standardize};
+    expect_fixture(f, run(tensor(kS), Tensor::of<int32_t>({2}, kLabels), teachers, config), 2e-6);
+  }
+}
+
+TEST(Losses, PyTorchProbabilitiesAndZScores) {
+  const std::vector<double> q{.308442616, .430466347, .261091037, .225488644, .161569673, .612941683};
+  const std::vector<double> u{-.218217862, 1.091089308, -.872871447, -.320256292, -.800640731, 1.120897023};
+  std::vector<double> got_q, got_u;
+  for (const double* x : {kS.data(), kS.data() + 3})
+    for (int64_t c = 0; c < 3; ++c) {
+      got_q.push_back(std::exp(soft_row<double>(SoleThread{}, x, 3, 3.0, Standardize::none).log_prob(c)));
+      auto row = soft_row<double>(SoleThread{}, x, 3, 1.0, Standardize::zscore);
+      got_u.push_back(row.deviation(c) * row.slope);
+    }
+  expect_close("softmax(s/3)", got_q, q, 2e-9);
+  expect_close("z-scores", got_u, u, 2e-9);
+}
+
+TEST(Losses, MeanLossExceedsMeanProbsByAConstant) {
+  std::vector<Fixture> all = fixtures();
+  EXPECT_NEAR(row_arithmetic(problem_of(all[3])).kd - row_arithmetic(problem_of(all[4])).kd, 0.227672786974242, 1e-12);
+}
+
+TEST(Losses, TheOpEqualsTheOracle) {
+  constexpr int64_t n = 37, k = 100;
+  const Tensor s = random_logits(n, k, 0), labels = some_labels(n, k);
+  for (size_t n_teachers : {size_t(0), size_t(1), size_t(3), size_t(kMaxTeachers)}) {
+    std::vector<Tensor> teachers;
+    for (uint32_t i = 0; i < n_teachers; ++i) teachers.push_back(random_logits(n, k, 1 + i));
+    for (const DistillConfig& c : all_configs(0.25f, 2.f)) {
+      oracle::KdProblem problem{.n = n,
+                                .k = k,
+                                .s = doubles(s),
+                                .labels = {labels.data<int32_t>(), labels.data<int32_t>() + n},
+                                .teachers = {},
+                                .combine = c.combine,
+                                .standardize = c.standardize,
+                                .alpha = double(c.alpha),
+                                .soft_weight = double(c.soft_weight),
+                                .tau = double(c.tau)};
+      for (const Tensor& t : teachers) problem.teachers.push_back(doubles(t));
+      const Result got = run(s, labels, teachers, c), want = oracle_of(problem);
+      const std::string what = fmt::format("{} teachers, {}: ", n_teachers, describe(c));
+      expect_close(what + "total, ce, kd", {got.total, got.ce, got.kd}, {want.total, want.ce, want.kd}, 1e-6);
+      expect_close(what + "ds", got.ds, want.ds, 1e-6);
+    }
+  }
+}
+
+// Properties.
+
+class Properties : public testing::Test {
+ protected:
+  static constexpr int64_t n_ = 9, k_ = 13;
+  Tensor s_ = random_logits(n_, k_, 0), labels_ = some_labels(n_, k_);
+  std::vector<Tensor> teachers_{random_logits(n_, k_, 1), random_logits(n_, k_, 2), random_logits(n_, k_, 3)};
+};
+
+TEST_F(Properties, ShiftingLogitsChangesNothing) {
+  auto eighths = [](const Tensor& t, float shift) {  // exact in float with and without the shift
+    Tensor out = t.clone();
+    for (int64_t i = 0; i < out.elements(); ++i) out.data<float>()[i] = std::round(out.data<float>()[i] * 8) / 8 + shift;
+    return out;
+  };
+  for (const DistillConfig& c : all_configs(0.6f, 0.4f)) {
+    std::vector<Tensor> plain, shifted;
+    for (size_t i = 0; i < teachers_.size(); ++i) {
+      plain.push_back(eighths(teachers_[i], 0));
+      shifted.push_back(eighths(teachers_[i], float(i) * 1e4f - 1e4f));
+    }
+    const Result a = run(eighths(s_, 0), labels_, plain, c), b = run(eighths(s_, 1e4f), labels_, shifted, c);
+    expect_close(describe(c), {b.total, b.ce, b.kd}, {a.total, a.ce, a.kd}, 1e-7);
+    expect_close(describe(c), b.ds, a.ds, 1e-6);
+  }
+}
+
+TEST_F(Properties, ATeacherEqualToTheStudentTeachesNothing) {
+  for (const DistillConfig& c : all_configs(0, 1))
+    for (size_t copies : {size_t(1), size_t(3)}) {
+      const Result r = run(s_, labels_, std::vector<Tensor>(copies, s_), c);
+      EXPECT_GT(r.ce, 0);
+      EXPECT_NEAR(r.kd, 0, 1e-13) << describe(c);
+      for (double g : r.ds) EXPECT_NEAR(g, 0, 1e-15) << describe(c);
+    }
+}
+
+TEST_F(Properties, EqualTeachersAreOneTeacher) {
+  const Result one = run(s_, labels_, {teachers_[0]}, {.combine = mean_loss});
+  const Result one_zscore = run(s_, labels_, {teachers_[0]}, {.combine = mean_loss, .standardize = Standardize::zscore});
+  for (const DistillConfig& c : all_configs(0.6f, 0.4f))
+    for (size_t copies : {size_t(1), size_t(2), size_t(3), size_t(8)}) {
+      const Result &want = c.standardize == Standardize::zscore ? one_zscore : one, got = run(s_, labels_, std::vector<Tensor>(copies, teachers_[0]), c);
+      expect_close(describe(c), {got.total, got.ce, got.kd}, {want.total, want.ce, want.kd}, 1e-7);
+      expect_close(describe(c), got.ds, want.ds, 1e-6);
+    }
+}
+
+TEST_F(Properties, GradientRowsSumToZero) {
+  for (const DistillConfig& c : all_configs(0.6f, 0.4f)) {
+    const Result r = run(s_, labels_, teachers_, c);
+    for (int64_t n = 0; n < n_; ++n) {
+      double sum = 0, size = 0;
+      for (int64_t i = n * k_; i < (n + 1) * k_; ++i) sum += r.ds[size_t(i)], size += std::fabs(r.ds[size_t(i)]);
+      EXPECT_GT(size, 0.01) << describe(c);
+      EXPECT_NEAR(sum / size, 0, 1e-7) << describe(c);
+    }
+  }
+}
+
+TEST_F(Properties, MeanLossAndMeanProbsHaveTheSameGradientBitForBit) {
+  for (Standardize standardize : kStandardizes) {
+    const Result a = run(s_, labels_, teachers_, {.combine = mean_loss, .standardize = standardize});
+    const Result b = run(s_, labels_, teachers_, {.combine = mean_probs, .standardize = standardize});
+    EXPECT_EQ(a.ds, b.ds);
+    EXPECT_GT(a.kd, b.kd + 0.01);
+  }
+}
+
+// Standardized distillation never changes the scale of the logits: its gradient is orthogonal to x - mean.
+TEST_F(Properties, ZScoreGradientIsOrthogonalToTheDeviations) {
+  for (Combine combine : kCombines) {
+    const Result r = run(s_, labels_, teachers_, {.combine = combine, .alpha = 0, .soft_weight = 1, .standardize = Standardize::zscore});
+    const std::vector<double> x = doubles(s_);
+    for (size_t n = 0; n < size_t(n_); ++n) {
+      double mean = std::accumulate(x.begin() + int64_t(n) * k_, x.begin() + int64_t(n + 1) * k_, 0.0) / k_, dot = 0, gg = 0, dd = 0;
+      for (size_t i = n * k_; i < (n + 1) * k_; ++i) dot += r.ds[i] * (x[i] - mean), gg += r.ds[i] * r.ds[i], dd += (x[i] - mean) * (x[i] - mean);
+      EXPECT_GT(gg, 1e-6);
+      EXPECT_NEAR(dot / std::sqrt(gg * dd), 0, 1e-6) << to_string(combine) << " row " << n;
+    }
+  }
+}
+
+TEST_F(Properties, AConstantStudentRowHasNoZScoreGradient) {
+  Tensor s = s_.clone();
+  std::fill_n(s.data<float>() + k_, k_, 0.1f);
+  for (Combine combine : kCombines) {
+    const Result r = run(s, labels_, teachers_, {.combine = combine, .alpha = 0, .soft_weight = 1, .standardize = Standardize::zscore});
+    EXPECT_TRUE(std::isfinite(r.kd));
+    for (int64_t c = 0; c < k_; ++c) {
+      EXPECT_EQ(r.ds[size_t(k_ + c)], 0);
+      EXPECT_NE(r.ds[size_t(c)], 0);
+    }
+  }
+}
+
+TEST_F(Properties, OneClassIsCertain) {
+  for (const DistillConfig& c : all_configs(0.6f, 0.4f)) {
+    const Result r = run(matrix(2, 1, {3, -7}), Tensor::of<int32_t>({2}, {0, 0}), {matrix(2, 1, {1, 2}), matrix(2, 1, {-5, 100})}, c);
+    EXPECT_EQ(r.total, 0) << describe(c);
+    EXPECT_EQ(r.ds, (std::vector<double>{0, 0})) << describe(c);
+  }
+}
+
+TEST_F(Properties, NanReachesTheLossAndItsRowsGradient) {
+  constexpr int64_t row = 4;
+  for (const DistillConfig& c : all_configs(0.6f, 0.4f))
+    for (size_t who : {size_t(0), size_t(1), size_t(3)}) {  // the student, or one of three teachers
+      Tensor s = s_.clone();
+      std::vector<Tensor> teachers{teachers_[0].clone(), teachers_[1].clone(), teachers_[2].clone()};
+      Tensor& poisoned = who == 0 ? s : teachers[who - 1];
+      poisoned.data<float>()[row * k_ + 5] = kNan;
+      const Result r = run(s, labels_, teachers, c);
+      EXPECT_TRUE(std::isnan(r.total) && std::isnan(r.kd)) << describe(c);
+      EXPECT_EQ(std::isnan(r.ce), who == 0);
+      for (int64_t i = 0; i < n_ * k_; ++i) EXPECT_EQ(std::isnan(r.ds[size_t(i)]), i / k_ == row) << describe(c) << " element " << i;
+    }
+  EXPECT_TRUE(std::isnan(run(matrix(1, 2, {kNan, kNan}), Tensor::of<int32_t>({1}, {1}), {}, {}).total));
+}
+
+TEST_F(Properties, RareClassesCountAgainAtAHighTemperature) {
+  // At temperature 1 both teachers give class 0 e^-1000, which is 0 in any float type; at tau = 1000 it is e^-1 of the other.
+  const Result r = run(matrix(1, 2, {0, 0}), Tensor::of<int32_t>({1}, {1}), {matrix(1, 2, {-1000, 0}), matrix(1, 2, {-1000, 0})},
+                       {.combine = log_mean_prob, .alpha = 0, .soft_weight = 1e-3f, .tau = 1000.f});
+  expect_close("ds", r.ds, {0.5 - 1 / (1 + M_E), 1 / (1 + M_E) - 0.5}, 1e-6);
+}
+
+// The tape.
+
+class OnTheTape : public Properties {
+ protected:
+  void SetUp() override { Tape::current().clear(); }
+  void TearDown() override { Tape::current().clear(); }
+};
+
+TEST_F(OnTheTape, OneNodeWhoseBackwardGivesTheKernelsGradient) {
+  for (const DistillConfig& c : all_configs(0.6f, 0.4f)) {
+    Tensor ds = Tensor::empty({n_, k_}, DType::f32), ce = Tensor::empty({n_}, DType::f32), kd = Tensor::empty({n_}, DType::f32);
+    KdLossArgs args{.s = s_.data<float>(),
+                    .labels = labels_.data<int32_t>(),
+                    .n_teachers = 3,
+                    .ds = ds.data<float>(),
+                    .ce = ce.data<float>(),
+                    .kd = kd.data<float>(),
+                    .n = n_,
+                    .k = k_,
+                    .combine = c.combine,
+                    .standardize = c.standardize,
+                    .alpha = c.alpha,
+                    .soft_weight = c.soft_weight,
+                    .tau = c.tau};
+    for (size_t i = 0; i < 3; ++i) args.teachers[i] = teachers_[i].data<float>();
+    kd_loss({}, args);
+
+    Var s(s_, true);
+    LossValue loss = distill_loss(s, labels_, teachers_, c);
+    EXPECT_EQ(Tape::current().size(), 1u);
+    EXPECT_EQ(loss.total.shape(), Shape{});
+    EXPECT_FLOAT_EQ(float(scalar(loss.total)), float(double(c.alpha) * loss.ce + double(c.soft_weight) * loss.kd));
+    Tape::current().backward(loss.total);
+    EXPECT_EQ(doubles(s.grad()), doubles(ds));
+  }
+}
+
+TEST_F(OnTheTape, BackwardScalesByTheIncomingGradient) {
+  Var s(s_, true);
+  Tape::current().backward(scale(distill_loss(s, labels_, teachers_, {}).total, -0.5f));
+  std::vector<double> want = run(s_, labels_, teachers_, {}).ds;
+  for (double& g : want) g *= -0.5;
+  EXPECT_EQ(doubles(s.grad()), want);
+}
+
+TEST_F(OnTheTape, TheFusedLossEqualsTheSumOfItsParts) {
+  for (const DistillConfig& c : all_configs(0.6f, 0.4f)) {
+    DistillConfig soft_only = c;
+    soft_only.alpha = 0, soft_only.soft_weight = 1;
+    Var s(s_, true);
+    Var hard = cross_entropy(s, labels_).total, soft = distill_loss(s, labels_, teachers_, soft_only).total;
+    Var sum = add(scale(hard, c.alpha), scale(soft, c.soft_weight));
+    Tape::current().backward(sum);
+    const Result fused = run(s_, labels_, teachers_, c);
+    expect_close(describe(c), {scalar(sum)}, {fused.total}, 1e-6);
+    expect_close(describe(c), doubles(s.grad()), fused.ds, 1e-6);
+  }
+}
+
+TEST_F(OnTheTape, NoGradAndConstantsRecordNothing) {
+  const Result want = run(s_, labels_, teachers_, {});
+  Var s(s_, true);
+  {
+    NoGrad evaluation;
+    LossValue loss = distill_loss(s, labels_, teachers_, {});
+    EXPECT_EQ(scalar(loss.total), want.total);
+    EXPECT_FALSE(loss.total.requires_grad());
+  }
+  EXPECT_FALSE(distill_loss(Var(s_), labels_, teachers_, {}).total.requires_grad());
+  EXPECT_EQ(Tape::current().size(), 0u);
+  EXPECT_FALSE(s.grad().defined());
+}
+
+TEST_F(OnTheTape, WithoutTeachersItIsCrossEntropy) {
+  const Result got = run(s_, labels_, {}, {.alpha = 0.1f, .soft_weight = 5.f});
+  Var s(s_, true);
+  LossValue want = cross_entropy(s, labels_);
+  EXPECT_EQ(got.total, scalar(want.total));
+  EXPECT_EQ(float(want.ce), float(got.total));
+  EXPECT_EQ(got.kd, 0);
+  EXPECT_EQ(want.kd, 0);
+  Tape::current().backward(want.total);
+  EXPECT_EQ(doubles(s.grad()), got.ds);
+}
+
+TEST_F(OnTheTape, WrongArgumentsAreNamed) {
+  auto error = [&](const Tensor& s, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig& config) -> std::string {
+    try {
+      distill_loss(Var(s, true), labels, teachers, config);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  EXPECT_EQ(error(s_, labels_, teachers_, {}), "no error");
+  Tape::current().clear();
+  auto expect_part = [](const std::string& message, const char* part) { EXPECT_NE(message.find(part), std::string::npos) << message; };
+  expect_part(error(s_.view({n_ * k_}), labels_, {}, {}), "student logits f32 [B,C], got student f32[117]");
+  expect_part(error(s_, some_labels(n_ - 1, k_), {}, {}), "student f32[9,13] cpu needs one i32 label a row, got labels i32[8]");
+  expect_part(error(s_, Tensor::zeros({n_}, DType::i64), {}, {}), "got labels i64[9]");
+  expect_part(error(s_, labels_, {random_logits(n_, k_ + 1, 1)}, {}), "student f32[9,13] cpu and teacher f32[9,14]");
+  expect_part(error(s_, labels_, std::vector<Tensor>(9, s_), {}), "9 teachers, at most 8");
+  for (float tau : {0.f, -1.f, kNan}) expect_part(error(s_, labels_, teachers_, {.tau = tau}), "temperature tau");
+  expect_part(error(s_, labels_, teachers_, {.alpha = kNan}), "must be finite");
+  EXPECT_EQ(Tape::current().size(), 0u);
+}
+
+TEST(Losses, CombineNames) {
+  for (Combine combine : kCombines) EXPECT_EQ(combine_from_name(to_string(combine)), combine);
+  EXPECT_EQ(combine_from_name("log_mean_prob"), log_mean_prob);
+  try {
+    combine_from_name("mean");
+    FAIL() << "an unknown name was accepted";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "combine 'mean' is not known; one of mean_loss, mean_probs, mean_logits, log_mean_prob");
+  }
+}
+
+}  // namespace
+}  // namespace kd

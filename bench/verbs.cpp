@@ -1,0 +1,69 @@
+#include "bench/verbs.h"
+
+#include "engine/checkpoint.h"
+
+namespace kd {
+
+DataConfig data_config(const Recipe& recipe) {
+  // The split is part of the data, not of a run's luck: runs of every seed share it, so that students and teachers can be compared.
+  return {.name = recipe.data.name,
+          .root = recipe.data.root,
+          .imbalance = recipe.data.imbalance,
+          .holdout = recipe.data.holdout,
+          .train_size = recipe.data.train_size,
+          .test_size = recipe.data.test_size,
+          .seed = 0};
+}
+
+AugmentConfig augment_config(const Recipe& recipe) {
+  AugmentConfig augment;
+  augment.px = recipe.data.px;
+  augment.cutout_length = recipe.data.cutout;
+  if (recipe.data.norm == "cifar10") {
+    augment.mean = {.4914f, .4822f, .4465f};
+    augment.std = {.2023f, .1994f, .2010f};
+  } else if (recipe.data.norm == "imagenet") {
+    augment.mean = {.485f, .456f, .406f};
+    augment.std = {.229f, .224f, .225f};
+  }
+  return augment;
+}
+
+Path run_path(const Recipe& recipe, const Path& out) {
+  std::string dataset = recipe.data.name;
+  if (recipe.data.imbalance != 1) dataset += fmt::format("_imb{}", recipe.data.imbalance);
+  return out / dataset / recipe.name / fmt::format("seed{}", recipe.seed);
+}
+
+Path model_path(const std::string& teacher) {
+  const Path path = teacher;
+  if (!std::filesystem::is_directory(path)) {
+    KD_INPUT(std::filesystem::exists(path), "teacher '{}': no such run directory or file", teacher);
+    return path;
+  }
+  const Path best = path / "ckpt" / "best.safetensors";
+  KD_INPUT(std::filesystem::exists(best), "teacher '{}': has no ckpt/best.safetensors; train it first", teacher);
+  KD_INPUT(std::filesystem::exists(path / "DONE"), "teacher '{}': is not finished; run its 'kd_bench train' again and it goes on from its last epoch", teacher);
+  return best;
+}
+
+std::string model_name(const std::string& teacher) {
+  const Path path = Path(teacher).lexically_normal();
+  if (path.extension() == ".safetensors") return path.stem().string();
+  const Path last = path.filename().empty() ? path.parent_path() : path;  // a trailing slash
+  return last.filename().string().rfind("seed", 0) == 0 ? last.parent_path().filename().string() : last.filename().string();
+}
+
+void convert_model(const Path& in, const Path& out) {
+  const TensorFile file = read_safetensors(in);
+  const ResnetConfig config = infer_config(file, in.string());
+  Resnet net(config);
+  load_state_dict(net.params(), file, in.string());
+  fmt::print("{}: {} with {} stem, width {:g}, {} classes, {} parameters\n", in.string(), to_string(config.arch), to_string(config.stem), config.width, config.classes,
+             net.params().parameter_count());
+  if (out.empty()) return;
+  save_model(out, net, {.px = config.stem == Stem::imagenet ? 224 : 32, .name = out.stem().string()});
+  fmt::print("{}: written; usable as a teacher (teachers=[{}]) and loadable by torchvision\n", out.string(), out.string());
+}
+
+}  // namespace kd

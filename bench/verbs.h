@@ -1,0 +1,47 @@
+// verbs: what each kd_bench verb does, apart from reading its flags (kd_bench.cpp).
+#pragma once
+#include <string>
+#include <vector>
+
+#include "data/augment.h"
+#include "data/dataset.h"
+#include "engine/base/file.h"
+#include "kd/recipe.h"
+#include "models/model_file.h"
+
+namespace kd {
+
+struct RunOptions {
+  Path out = "runs";    // run directories go to out/<dataset>/<name>/seed<k>
+  bool quiet = false;
+  std::string command;  // recorded in the run directory
+};
+
+// Trains a teacher or baseline (no teachers in the recipe) or distils a student. Finished runs are left alone, unfinished ones go on from their
+// last epoch with the same bits. Returns the run directory.
+Path train_run(const Recipe&, const RunOptions&);
+
+struct EvalOptions {
+  std::string checkpoint = "best";  // best | last
+  double threshold = 0.4;           // of the attention masks
+  bool quiet = false;
+};
+// Fidelity, calibration, divergence, mutual information and attention of a run and its teachers: analysis/eval.json and analysis/pred.safetensors.
+void evaluate_run(const Path& run_dir, const EvalOptions&);
+
+int doctor();
+void show_views(const DataConfig&, const std::string& view, int64_t px, int64_t count, uint64_t seed, const Path& png);
+void generate_data(const DataConfig&, const Path& out);
+void images_to_cifar(const Path& folder, const Path& out, double test_share, uint64_t seed);
+void verify_data(const DataConfig&);
+void convert_model(const Path& in, const Path& out);
+void demo(const Path& out, bool quiet);
+
+// Shared by the verbs above.
+DataConfig data_config(const Recipe&);
+AugmentConfig augment_config(const Recipe&);
+Path run_path(const Recipe&, const Path& out);
+Path model_path(const std::string& teacher);   // a run directory's selected checkpoint, or the file itself
+std::string model_name(const std::string& teacher);  // "T1w" of runs/shapes/T1w/seed0 or T1w.safetensors
+
+}  // namespace kd

@@ -1,0 +1,54 @@
+// augment: the training views. Policy here (which crop, which operations), pixels in kernels/augment; all image arithmetic equals Pillow 10.1's.
+//   enlarged, px > source: weak   RandomResizedCrop(scale .2-1, bicubic), flip, rotation +-15 deg     (ImageNet-style crops of small images)
+//                          strong RandomResizedCrop, flip, AutoAugment CIFAR-10 (Cubuk et al. 2019), Cutout (DeVries and Taylor 2017)
+//                          base   RandomResizedCrop                test   short side to px (bilinear), centre crop
+//   native, px == source:  weak   crop of the image padded by 4 black pixels, flip, rotation +-15 deg
+//                          strong padded crop, flip, AutoAugment, Cutout      base padded crop      test the image itself
+#pragma once
+#include <array>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "engine/base/rng.h"
+#include "engine/base/tensor.h"
+#include "kernels/augment/augment.h"
+
+namespace kd {
+
+enum class View { weak, strong, base, test };
+View view_from_name(std::string_view);  // "weak" | "strong" | "base" | "test"; anything else is an input error that lists them
+std::string to_string(View);
+
+struct AugmentConfig {
+  int64_t px = 32;                                    // output height and width
+  std::array<float, 3> mean{.5071f, .4867f, .4408f};  // of x/255; CIFAR-100's own
+  std::array<float, 3> std{.2675f, .2565f, .2761f};
+  int64_t cutout_length = 16;  // side of the black square of the strong view, in output pixels; 0: none
+};
+
+// Writes out[i] = view of images[indices[i]].   images u8 [N,H,W,3]   out f32|bf16 [B,px,px,3]   B = indices.size()
+// A pure function of (seed, epoch, index, view): the rest of the batch, its order and the thread count do not matter.
+// Input error when px is smaller than the images.
+void augment_batch(const Tensor& images, std::span<const int64_t> indices, View, const AugmentConfig&, uint64_t seed, uint32_t epoch, const Tensor& out);
+
+// The same views before normalisation, u8 [B,px,px,3]; Cutout shows black.
+void augment_u8(const Tensor& images, std::span<const int64_t> indices, View, const AugmentConfig&, uint64_t seed, uint32_t epoch, const Tensor& out_u8);
+
+// The decisions behind the pixels.
+AugmentRecord draw_record(int64_t h, int64_t w, int64_t index, View, const AugmentConfig&, uint64_t seed, uint32_t epoch);
+
+// One attempt of torchvision's RandomResizedCrop: area uniform in [low, high] of the image's, log aspect uniform in [ln 3/4, ln 4/3]; none if it does not fit.
+struct AreaScale {
+  float low, high;
+};
+std::optional<PixelRect> try_random_crop(Rng&, int64_t h, int64_t w, AreaScale);
+// Up to ten attempts, then the largest centred crop of an allowed aspect.
+PixelRect random_resized_crop(Rng&, int64_t h, int64_t w, AreaScale);
+
+// Row 0..24 of AutoAugment's CIFAR-10 policy for an image of side px: each operation with its probability, signs uniform.
+constexpr int kAutoAugmentRows = 25;
+std::array<OpCall, 2> draw_autoaugment_row(Rng&, int row, int64_t px);
+
+}  // namespace kd

@@ -1,0 +1,34 @@
+// losses: what a student is trained on. Each loss is one function: check the shapes, let a kernel compute value and logit gradient
+// together, record one tape node that scales that gradient.
+//
+// To add a loss: its formula in a kernel family of its own (kernels/kd_loss shows one, oracle included), then a function here that
+// ends, like distill_loss, in `record_loss`. A loss made of existing ones needs no kernel: add(scale(a.total, w), b.total).
+#pragma once
+#include <string_view>
+
+#include "engine/tape.h"
+#include "kernels/kd_loss/kd_loss.h"
+
+namespace kd {
+
+// total = alpha * CE + soft_weight * KD. Formulas, and what combine and standardize choose: kernels/kd_loss/kd_loss.h.
+struct DistillConfig {
+  Combine combine = Combine::mean_loss;
+  float alpha = 0.6f, soft_weight = 0.4f, tau = 3.f;
+  Standardize standardize = Standardize::none;
+};
+
+Combine combine_from_name(std::string_view);  // "mean_loss", "mean_probs", "mean_logits", "log_mean_prob"; throws for anything else
+std::string to_string(Combine);
+
+struct LossValue {
+  Var total;              // scalar f32
+  double ce = 0, kd = 0;  // batch means of the parts, unweighted; kd with its tau^2, in nats
+};
+
+// student: logits f32 [B,C]; labels: i32 [B] in [0,C), as the loader checked; teachers: up to kMaxTeachers logits f32 [B,C] each.
+// Without teachers: cross-entropy with weight 1, alpha ignored. Under NoGrad only the values are computed.
+LossValue distill_loss(const Var& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig&);
+LossValue cross_entropy(const Var& student, const Tensor& labels);
+
+}  // namespace kd

@@ -1,0 +1,80 @@
+// augment: u8 images and host-drawn decisions in, a normalised network input out, in one pass per sample. Bit-equal to Pillow 10.1.
+//   out[i] = (view_i / 255 - mean) / std,   view_i = cutout(ops[1](ops[0](flip(window(resize(crop(images[record_i.image])))))))
+// shapes  images u8 [N,H,W,3] resident   out f32|bf16|u8 [B,px,px,3]; u8 keeps the view itself      B records
+// moves   B * px*px*3 * sizeof(out) written + the crops read; views live in per-thread scratch (3*px*px bytes), never in memory as a batch
+// One record decides everything about one sample: kernels draw nothing, so backends agree and a batch's make-up cannot matter.
+#pragma once
+#include <array>
+#include <vector>
+
+#include "engine/base/dispatch.h"
+
+namespace kd {
+
+enum class Resample : uint8_t { nearest, bilinear, bicubic };
+
+// What an operation does to a u8 RGB image; `value` is the argument named here. Pillow's ImageOps, ImageEnhance and Image.transform.
+enum class PixelOp : uint8_t {
+  none,
+  brightness,    // factor: 0 black, 1 the image itself; the next three alike
+  contrast,      // factor: 0 the mean grey of the image
+  color,         // factor: 0 the grey image
+  sharpness,     // factor: 0 the smoothed image
+  autocontrast,  // stretches each channel to 0..255
+  equalize,      // flattens each channel's histogram
+  invert,
+  solarize,      // threshold: values from it on are inverted
+  solarize_add,  // amount added to values below 128
+  posterize,     // bits kept, 0..8
+  shear_x,       // source x = x + value * y
+  shear_y,       // source y = y + value * x
+  translate_x,   // pixels; positive moves the content left
+  translate_y,   // pixels; positive moves the content up
+  rotate,        // degrees counter-clockwise about the centre
+};
+std::string to_string(PixelOp);
+
+struct OpCall {
+  PixelOp op = PixelOp::none;
+  double value = 0;
+  Resample resample = Resample::nearest;  // geometric operations only; translations and rotations are always nearest
+  uint8_t fill = 0;                       // geometric operations only: grey level where no source pixel falls
+};
+
+struct PixelRect {
+  int32_t top = 0, left = 0, height = 0, width = 0;
+};
+
+// The crop is cut out first (resampling never sees pixels outside it) and resized; the output is a px*px window of the result, black outside it.
+// So a window at (-3, 2) of an unresized image is the crop of a zero-padded one.
+struct AugmentRecord {
+  int64_t image = 0;  // index into `images`
+  PixelRect crop = {};
+  int32_t resized_height = 0, resized_width = 0;
+  Resample resample = Resample::bicubic;  // bilinear | bicubic, antialiased
+  int32_t window_top = 0, window_left = 0;
+  bool flip = false;  // mirrors the window's columns
+  std::array<OpCall, 2> ops = {};
+  PixelRect cutout = {};  // set to black, in output pixels, inside the output
+};
+
+struct AugmentRecordsArgs {
+  const uint8_t* images;
+  int64_t n, h, w;
+  const AugmentRecord* records;
+  int64_t batch, px;
+  void* out;
+  DType type;                      // of out: f32 | bf16 | u8
+  std::array<float, 3> mean, std;  // of x/255, per channel; unused for u8
+};
+void augment_records(Stream, const AugmentRecordsArgs&);
+
+// The pieces, for one host image.
+struct RgbImage {  // u8 HWC, 3 channels
+  int64_t h = 0, w = 0;
+  std::vector<uint8_t> pixels;
+};
+void apply_op(RgbImage&, const OpCall&);
+RgbImage crop_resize(const RgbImage&, const PixelRect& crop, int64_t height, int64_t width, Resample);
+
+}  // namespace kd

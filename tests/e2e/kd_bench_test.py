@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""The kd_bench binary as a person uses it: runs, resumption, evaluation, tables, report, and what bad input is told.
+
+    tests/e2e/kd_bench_test.py path/to/kd_bench        (standard library only)
+"""
+import json
+import math
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BINARY = pathlib.Path(sys.argv.pop(1)).resolve()
+SMALL = ["data.train_size=400", "data.test_size=120", "optim.batch=32", "model.width=0.125", "optim.epochs=3", "optim.warmup=0", "optim.lr=0.05"]
+
+
+def kd_bench(*args, cwd=None, check=True):
+    result = subprocess.run([BINARY, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=600)
+    if check and result.returncode != 0:
+        raise AssertionError(f"kd_bench {' '.join(map(str, args))}\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+def epochs(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == "epoch"]
+
+
+class Temporary(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.dir = pathlib.Path(self.folder.name)
+        self.addCleanup(self.folder.cleanup)
+
+    def train(self, out, *settings, verb="train"):
+        kd_bench(verb, "--quiet", "--out", self.dir / out, *SMALL, *settings)
+        return next(run for run in sorted((self.dir / out).glob("*/*/seed*")) if (run / "DONE").exists() and self.named(run, settings))
+
+    @staticmethod
+    def named(run, settings):
+        names = [s.split("=")[1] for s in settings if s.startswith("name=")]
+        return not names or run.parent.name == names[0]
+
+
+class Runs(Temporary):
+    def test_same_seed_same_bits_other_seed_other_bits(self):
+        a = self.train("a", "name=T1w", "seed=5")
+        b = self.train("b", "name=T1w", "seed=5")
+        c = self.train("c", "name=T1w", "seed=6")
+        weights = [(run / "ckpt" / "last.safetensors").read_bytes() for run in (a, b, c)]
+        self.assertEqual(weights[0], weights[1])
+        self.assertNotEqual(weights[0], weights[2])
+
+    def test_killed_run_goes_on_with_the_same_bits(self):
+        settings = ["name=T1s", "view=strong", "optim.epochs=6", "data.train_size=1500", "precision=fp32"]
+        whole = self.train("whole", *settings)
+        run = self.dir / "killed" / whole.relative_to(self.dir / "whole")
+        command = [BINARY, "train", "--quiet", "--out", self.dir / "killed", *SMALL, *settings]
+        kills = 0
+        for target in (1, 3):  # kill -9 somewhere after these epochs
+            process = subprocess.Popen(command)
+            deadline = time.time() + 120
+            while process.poll() is None and time.time() < deadline:
+                if (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count('"event":"epoch"') >= target:
+                    break
+                time.sleep(0.01)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            process.wait()
+        self.assertGreater(kills, 0, "the run was over before it could be killed")
+        self.assertFalse((run / "DONE").exists())
+        subprocess.run(command, check=True, timeout=300)
+        self.assertEqual((run / "ckpt" / "last.safetensors").read_bytes(), (whole / "ckpt" / "last.safetensors").read_bytes())
+        self.assertEqual((run / "ckpt" / "best.safetensors").read_bytes(), (whole / "ckpt" / "best.safetensors").read_bytes())
+        def learned(r):
+            return [{k: v for k, v in e.items() if k not in ("img_per_s", "seconds", "time")} for e in epochs(r)]
+
+        self.assertEqual(learned(run), learned(whole))
+        self.assertEqual([e["epoch"] for e in epochs(run)], list(range(6)))
+
+    def test_finished_run_is_left_alone(self):
+        run = self.train("a", "name=T1w")
+        before = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
+        result = kd_bench("train", "--out", self.dir / "a", *SMALL, "name=T1w")
+        self.assertIn("finished before", result.stdout)
+        self.assertEqual(before, {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")})
+
+    def test_whole_path_on_cifar_format(self):
+        """generate -> train two teachers -> distil -> eval -> table -> report, from files in the CIFAR-100 binary format."""
+        kd_bench("data", "generate", "--name", "shapes", "--train", "1200", "--test", "300", "-o", self.dir / "cifar")
+        self.assertEqual((self.dir / "cifar" / "train.bin").stat().st_size, 1200 * 3074)
+        source = ["data.name=cifar100", f"data.root={self.dir / 'cifar'}", "optim.epochs=4", "model.width=0.25"]
+        t1 = self.train("runs", "name=T1w", "view=weak", "seed=1", *source)
+        t2 = self.train("runs", "name=T2s", "view=strong", "seed=2", *source)
+        for combine in ("mean_logits", "log_mean_prob"):
+            self.train("other", f"name={combine}", f"loss.combine={combine}", "loss.zscore=true", f"teachers=[{t1}, {t2}]", "optim.epochs=1", *source[:2], verb="distill")
+        student = self.train("runs", "view=weak", "seed=3", f"teachers=[{t1}, {t2}]", *source, verb="distill")
+        student = self.dir / "runs" / "cifar100" / "T1w_T2s_Sw" / "seed3"
+        self.assertTrue((student / "DONE").exists())
+        record = epochs(student)
+        self.assertLess(record[-1]["loss"], record[0]["loss"])
+        self.assertTrue(all(math.isfinite(e["kd"]) and e["kd"] > 0 for e in record))
+        kd_bench("eval", t1, t2, student)
+        result = json.loads((student / "analysis" / "eval.json").read_text())
+        models, pairs = (result["views"]["test"][k] for k in ("models", "pairs"))
+        self.assertEqual(set(models), {"S", "T1", "T2", "Ens"})
+        self.assertTrue({"T1-S", "T2-S", "Ens-S", "T1-T2"} <= set(pairs))
+        self.assertTrue(0 <= pairs["Ens-S"]["agreement"] <= 1 and pairs["Ens-S"]["kl_ab"] >= 0)
+        self.assertEqual(sum(b["n"] for b in models["S"]["reliability"]), 300)
+        self.assertIn("random_projection", result["attention"]["kinds"])
+        summary = json.loads((student / "summary.json").read_text())
+        self.assertEqual(summary["teachers"], ["T1w", "T2s"])
+        self.assertAlmostEqual(summary["test_top1_selected"], models["S"]["top1"], places=9)
+        for format in ("text", "md", "csv", "tsv", "latex"):
+            self.assertIn("T1w", kd_bench("table", self.dir / "runs", "--format", format).stdout)
+        kd_bench("report", self.dir / "runs", "-o", self.dir / "r.html")
+        html = (self.dir / "r.html").read_text()
+        self.assertIn("T1w_T2s_Sw", html.replace("<wbr>", ""))
+        self.assertTrue(html.rstrip().endswith("</html>"))
+
+    def test_learns_from_shapes(self):
+        run = self.train("a", "name=T1w", "data.train_size=2000", "data.test_size=500", "optim.epochs=6", "model.width=0.25")
+        self.assertGreater(json.loads((run / "summary.json").read_text())["test_top1_last"], 30.0, "chance is 10")
+
+    def test_first_progress_line_comes_soon(self):
+        start = time.time()
+        process = subprocess.Popen([BINARY, "demo", "--out", self.dir / "demo"], stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertTrue(process.stdout.readline().strip())
+            self.assertLess(time.time() - start, 3.0)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+class BadInput(Temporary):
+    def refused(self, *args, says=()):
+        result = kd_bench(*args, check=False)
+        self.assertNotEqual(result.returncode, 0, args)
+        lines = result.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, f"{args}: {result.stderr}")
+        for word in says:
+            self.assertIn(str(word), lines[0], args)
+
+    def train_refused(self, *settings, says, verb="train"):
+        self.refused(verb, "--quiet", "--out", self.dir / "runs", *SMALL, *settings, says=says)
+        leftovers = [p for p in self.dir.rglob("*") if p.suffix == ".tmp"]
+        self.assertEqual(leftovers, [])
+
+    def recipe(self, text):
+        path = self.dir / "recipe.yaml"
+        path.write_text(text)
+        return path
+
+    def test_recipes(self):
+        self.train_refused(self.recipe("optim:\n  lr: 0.1\n  lrr: 0.2\n"), says=["recipe.yaml:3", "lrr", "optim.lr"])
+        self.train_refused(self.recipe("seed: 1\nview: weak\nseed: 2\n"), says=["recipe.yaml:3", "seed"])
+        self.train_refused(self.recipe("optim:\n  lr: fast\n"), says=["recipe.yaml:2", "fast"])
+        self.train_refused(self.recipe("optim: [unclosed\n"), says=["recipe.yaml"])
+        self.train_refused(self.dir / "nowhere.yaml", says=["nowhere.yaml"])
+        self.train_refused("optim.batch=0", says=["optim.batch"])
+        self.train_refused("view=sideways", says=["sideways", "weak"])
+        self.train_refused("model.arch=resnet19", says=["resnet19", "resnet18"])
+
+    def test_data(self):
+        root = self.dir / "cifar"
+        root.mkdir()
+        good = bytes([0, 5]) + bytes(3072)
+        source = ("data.name=cifar100", f"data.root={root}")
+        self.train_refused(*source, says=[root])
+        for content, says in ((good * 3 + b"x", ["train.bin", "9223"]), (b"", ["train.bin"]), (good + bytes([0, 100]) + bytes(3072), ["train.bin", "3075", "100"])):
+            (root / "train.bin").write_bytes(content)
+            (root / "test.bin").write_bytes(good)
+            self.train_refused(*source, says=says)
+
+    def test_teachers(self):
+        self.train_refused(f"teachers=[{self.dir / 'nobody'}]", verb="distill", says=["nobody"])
+        self.train_refused(verb="distill", says=["no teachers"])
+        teacher = self.train("t", "name=T1w")
+        self.train_refused(f"teachers=[{teacher}]", says=["distill"])
+        kd_bench("data", "generate", "--train", "200", "--test", "100", "-o", self.dir / "c")
+        self.train_refused(f"teachers=[{teacher}]", "data.name=cifar100", f"data.root={self.dir / 'c'}", verb="distill", says=["T1w", "10 classes"])
+        checkpoint = teacher / "ckpt" / "best.safetensors"
+        whole = checkpoint.read_bytes()
+        length = struct.unpack("<Q", whole[:8])[0]
+        header = json.loads(whole[8 : 8 + length])
+        self.assertEqual(header["__metadata__"]["format"], "pt")
+        for damage, says in ((whole[: len(whole) // 2], ["best.safetensors"]), (struct.pack("<Q", 1 << 60) + whole[8:], ["best.safetensors"]), (b"", ["best.safetensors"])):
+            checkpoint.write_bytes(damage)
+            self.train_refused(f"teachers=[{teacher}]", verb="distill", says=says)
+
+    def test_outputs(self):
+        (self.dir / "file").write_text("in the way")
+        self.refused("train", "--quiet", "--out", self.dir / "file", *SMALL, says=["file"])
+        self.refused("eval", self.dir / "nothing", says=["nothing"])
+        self.refused("table", self.dir, says=[self.dir])
+        self.refused("report", self.dir / "nothing", says=["nothing"])
+        self.refused("train", "--device", "cuda", *SMALL, says=["CUDA"])
+        self.refused("convert", self.dir / "file", says=["file"])
+
+    def test_full_disk(self):
+        """A run on a file system with no room left ends in one line, with nothing half-written under a final name."""
+        mount = self.dir / "small"
+        mount.mkdir()
+        if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", mount], capture_output=True).returncode != 0:
+            self.skipTest("needs the right to mount a tmpfs")
+        try:
+            self.refused("train", "--quiet", "--out", mount, *SMALL, says=["No space left", "safetensors"])
+            self.assertEqual([p.name for p in mount.rglob("*.safetensors")] + [p.name for p in mount.rglob("*.tmp")], [])
+            self.assertEqual(list(mount.rglob("DONE")), [])
+        finally:
+            subprocess.run(["umount", mount], check=True)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
