@@ -58,6 +58,12 @@ int run_main(int argc, char** argv) {
   CLI::App* train = add_run("train", "train a teacher or a baseline");
   CLI::App* distill = add_run("distill", "distil a student from the recipe's teachers");
 
+  CLI::App* config = app.add_subcommand("config", "the settings of a run");
+  config->require_subcommand(1);
+  CLI::App* config_keys = config->add_subcommand("keys", "every setting with its default, range and meaning");
+  CLI::App* config_show = config->add_subcommand("show", "a recipe with every value filled in");
+  config_show->add_option("recipe", words, "a recipe file and key=value settings, both optional");
+
   CLI::App* eval = app.add_subcommand("eval", "fidelity, calibration, divergence, information and attention of finished runs");
   std::vector<Path> run_dirs;
   EvalOptions eval_options;
@@ -71,7 +77,7 @@ int run_main(int argc, char** argv) {
   CLI::App* table = app.add_subcommand("table", "tables of all runs below a folder");
   table->add_option("runs", runs, "the folder")->capture_default_str();
   table->add_option("--format", format, "text, md, csv, tsv or latex")->capture_default_str();
-  table->add_option("--table", which, "accuracy, fidelity, attention or all")->capture_default_str();
+  table->add_option("--table", which, "accuracy, fidelity, calibration, attention or all")->capture_default_str();
   CLI::App* report = app.add_subcommand("report", "one offline HTML file about all runs below a folder");
   report->add_option("runs", runs, "the folder")->capture_default_str();
   report->add_option("-o,--out", report_out, "the file (default: RUNS/report.html)");
@@ -131,6 +137,11 @@ int run_main(int argc, char** argv) {
     if (*distill) KD_INPUT(!recipe.teachers.empty(), "no teachers: add e.g. teachers=[runs/shapes/T1w/seed0], or use 'kd_bench train'");
     const Path path = train_run(recipe, run);
     if (!run.quiet) fmt::print("{}\nNext: kd_bench eval {}\n", path.string(), path.string());
+  } else if (*config_keys) {
+    fmt::print("{}", recipe_help());
+  } else if (*config_show) {
+    const Recipe recipe = recipe_from(words);
+    fmt::print("{}# id {}\n", to_yaml(recipe), recipe_id(recipe));
   } else if (*eval) {
     for (const Path& path : run_dirs) evaluate_run(path, eval_options);
     if (!eval_options.quiet) fmt::print("Next: kd_bench table, kd_bench report\n");

@@ -11,8 +11,8 @@ void demo(const Path& out, bool quiet) {
   const auto start = std::chrono::steady_clock::now();
   const Path runs = out / "runs";
   // Small on purpose: narrow networks, few images, few epochs. Wide enough apart that all four models clearly learn within minutes on two cores.
-  const std::vector<std::string> common{"data.name=shapes",       "data.train_size=5000", "data.test_size=1000", "optim.batch=64",
-                                        "optim.epochs=8",         "optim.warmup=1",       "optim.lr=0.05",       "optim.schedule=cosine",
+  const std::vector<std::string> common{"data.name=shapes",    "data.train_size=5000", "data.test_size=1000", "optim.batch=64",
+                                        "optim.epochs=10",     "optim.warmup=3",       "optim.lr=0.1",        "optim.schedule=cosine",
                                         "model.arch=resnet18",    "model.width=0.25"};
   auto train = [&](std::vector<std::string> settings) {
     settings.insert(settings.begin(), common.begin(), common.end());

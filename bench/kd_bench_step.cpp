@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
+#include <map>
+#include <sstream>
 
 #include "bench/timing.h"
 #include "engine/optim.h"
@@ -98,16 +100,14 @@ void serve() {
     double seconds = 0;
     in >> name >> precision >> seconds;
     KD_INPUT(in && seconds > 0, "--serve: cannot read '{}'; expected: CASE PRECISION SECONDS", line);
-    auto& step = ready[name + " " + precision];
-    if (!step) {
-      ready.size() > 1 ? (ready.clear(), release_cached_memory()) : void();  // one case at a time: 224 px activations are gigabytes
+    if (!ready.count(name + " " + precision)) {
+      ready.clear();  // one case at a time: activations at 224 px are gigabytes
+      release_cached_memory();
       auto fresh = std::make_unique<Step>(find_case(name), type_from_name(precision));
-      fresh->run();
-      fresh->run();
       ready[name + " " + precision] = std::move(fresh);
     }
     Step& now = *ready[name + " " + precision];
-    for (double ms : sample_ms([&] { now.run(); }, seconds, 3)) std::cout << fmt::format("{:.4f} ", ms);
+    for (double s : bench::sample([&] { now.run(); }, seconds, 3)) std::cout << fmt::format("{:.4f} ", 1e3 * s);
     std::cout << std::endl;
   }
 }
@@ -135,8 +135,8 @@ int run_main(int argc, char** argv) {
       }
       Step step(c, type_from_name(precision));
       step.run();
-      Spread t = measure([&] { step.run(); }, seconds, 5);
-      fmt::print("{:<22} {:<5} {:>10.1f} {:>10.1f} - {:>8.1f} {:>9.0f} {:>6}\n", c.name, precision, t.median_ms, t.p10_ms, t.p90_ms, 1e3 * double(c.batch) / t.median_ms, t.runs);
+      const bench::Spread t = bench::measure([&] { step.run(); }, seconds, 5);
+      fmt::print("{:<22} {:<5} {:>10.1f} {:>10.1f} - {:>8.1f} {:>9.0f} {:>6}\n", c.name, precision, 1e3 * t.median, 1e3 * t.p10, 1e3 * t.p90, double(c.batch) / t.median, t.runs);
       std::fflush(stdout);
     }
     release_cached_memory();

@@ -212,7 +212,7 @@ class Training {
     auto train = predict(*net_, splits_.train, test_view());
     auto selected = predict(*load_model(path / "ckpt" / "best.safetensors").net, splits_.test, test_view());
     std::vector<std::string> names;
-    for (const std::string& t : recipe_.teachers) names.push_back(model_name(t));
+    for (const std::string& t : recipe_.teachers) names.push_back(teacher_name(t));
     dir.write_summary({{"name", recipe_.name},
                        {"kind", std::string(!recipe_.teachers.empty()                   ? "student"
                                             : recipe_.name.rfind("only_", 0) == 0 ? "baseline"

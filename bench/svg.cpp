@@ -1,1 +1,396 @@
-// being written
+#include "bench/svg.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/base/check.h"
+
+namespace kd::svg {
+namespace {
+
+constexpr double kFontPx = 12, kSmallPx = 11;
+
+// Fixed notation without trailing zeros or a negative zero.
+std::string fixed(double value, int decimals) {
+  std::string text = fmt::format("{:.{}f}", value, decimals);
+  if (text.find('.') != text.npos) text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text == "-0" ? "0" : text;
+}
+std::string at(double px) { return fixed(px, 1); }
+std::string shown(double value) { return std::abs(value) >= 1e4 || (value != 0 && std::abs(value) < 1e-3) ? fmt::format("{:.3g}", value) : fixed(value, 4); }
+
+// No font is at hand to measure: 0.58 em is the mean advance of a proportional sans serif, rounded up.
+double text_width(std::string_view text, double px = kFontPx) {
+  const auto letters = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
+  return 0.58 * px * double(letters);
+}
+
+enum class Anchor { start, middle, end };
+
+class Drawing {
+ public:
+  Drawing(const std::string& label, double width, double height)
+      : out_(fmt::format(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\" aria-label=\"{2}\" "
+            "font-family=\"system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif\" font-size=\"{3}\" fill=\"currentColor\">\n",
+            at(width), at(height), escape(label), at(kFontPx))) {}
+
+  void text(double x, double y, Anchor anchor, std::string_view words, std::string_view more = "") {
+    constexpr const char* kAnchors[] = {"", " text-anchor=\"middle\"", " text-anchor=\"end\""};
+    out_ += fmt::format("<text x=\"{}\" y=\"{}\"{}{}{}>{}</text>\n", at(x), at(y), kAnchors[int(anchor)], more.empty() ? "" : " ", more, escape(words));
+  }
+  void line(double x1, double y1, double x2, double y2, std::string_view style) {
+    out_ += fmt::format("<path d=\"M{} {}L{} {}\" {}/>\n", at(x1), at(y1), at(x2), at(y2), style);
+  }
+  void rect(double x, double y, double width, double height, std::string_view style, const std::string& tip = "") {
+    out_ += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" {}", at(x), at(y), at(width), at(height), style);
+    end("rect", tip);
+  }
+  void circle(double x, double y, double radius, std::string_view style, const std::string& tip = "") {
+    out_ += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"{}\" {}", at(x), at(y), at(radius), style);
+    end("circle", tip);
+  }
+  void path(const std::string& d, std::string_view style, const std::string& tip = "") {
+    out_ += fmt::format("<path d=\"{}\" {}", d, style);
+    end("path", tip);
+  }
+  std::string done() { return out_ + "</svg>"; }
+
+ private:
+  void end(const char* element, const std::string& tip) {
+    out_ += tip.empty() ? std::string("/>\n") : fmt::format("><title>{}</title></{}>\n", escape(tip), element);
+  }
+
+  std::string out_;
+};
+
+constexpr const char *kGrid = "stroke=\"currentColor\" stroke-opacity=\".13\"", *kAxisLine = "stroke=\"currentColor\" stroke-opacity=\".45\"";
+constexpr const char *kMuted = "fill-opacity=\".72\"", *kSmall = "fill-opacity=\".72\" font-size=\"11\"";
+
+// Values to pixels, with ticks at 1, 2 or 5 times a power of ten.
+struct Scale {
+  double lo, hi, from_px, to_px;
+  std::vector<double> ticks;
+  int decimals;
+  double operator()(double value) const { return from_px + (value - lo) / (hi - lo) * (to_px - from_px); }
+  std::string name(double tick) const { return fmt::format("{:.{}f}", tick, decimals); }
+};
+
+enum class Ends { ticks, data };
+
+Scale scale_for(const Axis& axis, std::vector<double> values, Ends ends, int wanted, double from_px, double to_px) {
+  std::erase_if(values, [](double v) { return !std::isfinite(v); });
+  auto [low, high] = std::minmax_element(values.begin(), values.end());
+  double lo = values.empty() ? 0 : *low, hi = values.empty() ? 1 : *high;
+  const bool whole = !values.empty() && std::all_of(values.begin(), values.end(), [](double v) { return v == std::round(v); });
+  if (std::isfinite(axis.lo)) lo = axis.lo;
+  if (std::isfinite(axis.hi)) hi = axis.hi;
+  if (!(hi - lo > 1e-9 * std::max(std::abs(lo), std::abs(hi)))) {  // one value, or none beyond the fixed end
+    const double around = lo == 0 ? 1 : 0.1 * std::abs(lo);
+    if (!std::isfinite(axis.hi)) hi = lo + around;
+    if (!std::isfinite(axis.lo)) lo -= around;
+  }
+  const double power = std::pow(10, std::floor(std::log10((hi - lo) / wanted)));
+  double step = 10 * power;
+  for (double factor : {5., 2., 1.})
+    if ((hi - lo) / (factor * power) <= wanted) step = factor * power;
+  if (ends == Ends::data && whole) step = std::max(step, 1.0);
+  if (ends == Ends::ticks && !std::isfinite(axis.lo)) lo = step * std::floor(lo / step + 1e-9);
+  if (ends == Ends::ticks && !std::isfinite(axis.hi)) hi = step * std::ceil(hi / step - 1e-9);
+  Scale scale{lo, hi, from_px, to_px, {}, std::max(0, int(std::ceil(-std::log10(step) - 1e-9)))};
+  for (double k = std::ceil(lo / step - 1e-9); k * step <= hi + 1e-9 * step; ++k) scale.ticks.push_back(k == 0 ? 0 : k * step);
+  return scale;
+}
+
+struct Key {
+  std::string name, color;
+  Stroke stroke = Stroke::solid;
+};
+
+// Lays the keys out in rows from `x`; returns the height taken.
+double legend(Drawing* drawing, const std::vector<Key>& keys, double x, double right) {
+  double cursor = x, y = 14;
+  for (const Key& key : keys) {
+    const double width = 24 + text_width(key.name) + 12;
+    if (cursor > x && cursor + width > right) cursor = x, y += 18;
+    if (drawing) {
+      drawing->line(cursor, y - 4, cursor + 16, y - 4,
+                    fmt::format("stroke=\"{}\" stroke-width=\"3\"{}", key.color, key.stroke == Stroke::dashed ? " stroke-dasharray=\"4 3\"" : ""));
+      drawing->text(cursor + 22, y, Anchor::start, key.name);
+    }
+    cursor += width;
+  }
+  return keys.empty() ? 8 : y + 10;
+}
+
+struct Plot {
+  double left, top, right, bottom;
+};
+
+void draw_y_axis(Drawing& drawing, const Plot& plot, const Scale& y, const std::string& label) {
+  for (double tick : y.ticks) {
+    drawing.line(plot.left, y(tick), plot.right, y(tick), kGrid);
+    drawing.text(plot.left - 7, y(tick) + 4, Anchor::end, y.name(tick), kMuted);
+  }
+  const double middle = (plot.top + plot.bottom) / 2;
+  drawing.text(13, middle, Anchor::middle, label, fmt::format("{} transform=\"rotate(-90 13 {})\"", kMuted, at(middle)));
+}
+
+enum class Grid { none, lines };
+void draw_x_axis(Drawing& drawing, const Plot& plot, const Scale& x, const std::string& label, Grid grid) {
+  drawing.line(plot.left, plot.bottom, plot.right, plot.bottom, kAxisLine);
+  for (double tick : x.ticks) {
+    if (grid == Grid::lines)
+      drawing.line(x(tick), plot.top, x(tick), plot.bottom, kGrid);
+    else
+      drawing.line(x(tick), plot.bottom, x(tick), plot.bottom + 4, kAxisLine);
+    drawing.text(x(tick), plot.bottom + 17, Anchor::middle, x.name(tick), kMuted);
+  }
+  drawing.text((plot.left + plot.right) / 2, plot.bottom + 35, Anchor::middle, label, kMuted);
+}
+
+// Room for the widest tick and the axis label.
+double left_margin(const Axis& axis, const std::vector<double>& values, double height) {
+  const Scale probe = scale_for(axis, values, Ends::ticks, 5, height, 0);
+  double widest = 0;
+  for (double tick : probe.ticks) widest = std::max(widest, text_width(probe.name(tick)));
+  return 26 + widest + 7;
+}
+
+std::string polyline(const std::vector<std::pair<double, double>>& points) {
+  std::string d;
+  for (auto [x, y] : points) d += fmt::format("{}{} {}", d.empty() ? "M" : "L", at(x), at(y));
+  return d;
+}
+
+}  // namespace
+
+const char* color(size_t index) {
+  constexpr const char* kAll[] = {kBlue, kVermilion, kGreen, kSky, kPurple, kOrange};
+  return kAll[index % std::size(kAll)];
+}
+
+std::string escape(std::string_view text) {
+  std::string out;
+  for (char c : text) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      case '\'': out += "&#39;"; break;
+      default: (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f ? out += "\xEF\xBF\xBD" : out += c;
+    }
+  }
+  return out;
+}
+
+std::string line_chart(const Figure& figure, const Axis& x_axis, const Axis& y_axis, const std::vector<Line>& lines) {
+  std::vector<double> xs, ys;
+  std::vector<Key> keys;
+  for (const Line& line : lines) {
+    KD_CHECK(line.x.size() == line.y.size() && line.lo.size() == line.hi.size() && (line.lo.empty() || line.lo.size() == line.x.size()),
+             "line_chart: '{}' has {} x, {} y, {} and {} band ends", line.name, line.x.size(), line.y.size(), line.lo.size(), line.hi.size());
+    for (size_t i = 0; i < line.x.size(); ++i)
+      if (std::isfinite(line.y[i])) xs.push_back(line.x[i]);
+    for (const auto* values : {&line.y, &line.lo, &line.hi}) ys.insert(ys.end(), values->begin(), values->end());
+    keys.push_back({line.name, line.color, line.stroke});
+  }
+  if (keys.size() == 1) keys.clear();  // the axis label says it
+  Drawing drawing(figure.label, figure.width, figure.height);
+  Plot plot{left_margin(y_axis, ys, figure.height), 0, figure.width - 12, figure.height - 42};
+  plot.top = legend(&drawing, keys, plot.left, plot.right);
+  const Scale x = scale_for(x_axis, xs, Ends::data, 8, plot.left, plot.right), y = scale_for(y_axis, ys, Ends::ticks, 5, plot.bottom, plot.top);
+  draw_y_axis(drawing, plot, y, y_axis.label);
+  draw_x_axis(drawing, plot, x, x_axis.label, Grid::none);
+
+  for (const Line& line : lines) {
+    std::vector<std::pair<double, double>> band, points;
+    std::vector<size_t> kept;
+    for (size_t i = 0; i < line.x.size(); ++i)
+      if (std::isfinite(line.x[i]) && std::isfinite(line.y[i])) kept.push_back(i), points.push_back({x(line.x[i]), y(line.y[i])});
+    if (!line.lo.empty()) {
+      for (size_t i : kept)
+        if (std::isfinite(line.hi[i])) band.push_back({x(line.x[i]), y(line.hi[i])});
+      for (size_t k = kept.size(); k-- > 0;)
+        if (std::isfinite(line.lo[kept[k]])) band.push_back({x(line.x[kept[k]]), y(line.lo[kept[k]])});
+      if (band.size() > 2) drawing.path(polyline(band) + "Z", fmt::format("fill=\"{}\" fill-opacity=\".18\"", line.color));
+    }
+    if (points.size() > 1)
+      drawing.path(polyline(points), fmt::format("fill=\"none\" stroke=\"{}\" stroke-width=\"2\" stroke-linejoin=\"round\"{}", line.color,
+                                                 line.stroke == Stroke::dashed ? " stroke-dasharray=\"5 3\"" : ""));
+    if (kept.size() > 60) continue;  // dots would only thicken the line
+    for (size_t k = 0; k < kept.size(); ++k)
+      drawing.circle(points[k].first, points[k].second, 2.4, fmt::format("fill=\"{}\"", line.color),
+                     fmt::format("{}, {} {}: {}", line.name, x_axis.label, shown(line.x[kept[k]]), shown(line.y[kept[k]])));
+  }
+  return drawing.done();
+}
+
+std::string scatter_plot(const Figure& figure, const Axis& x_axis, const Axis& y_axis, const std::vector<Point>& all) {
+  std::vector<Point> points = all;
+  std::erase_if(points, [](const Point& p) { return !std::isfinite(p.x) || !std::isfinite(p.y); });
+  std::vector<double> xs, ys;
+  for (Point& p : points) {
+    if (!std::isfinite(p.x_error)) p.x_error = 0;
+    if (!std::isfinite(p.y_error)) p.y_error = 0;
+    xs.insert(xs.end(), {p.x - p.x_error, p.x + p.x_error});
+    ys.insert(ys.end(), {p.y - p.y_error, p.y + p.y_error});
+  }
+  Drawing drawing(figure.label, figure.width, figure.height);
+  const Plot plot{left_margin(y_axis, ys, figure.height), 12, figure.width - 12, figure.height - 42};
+  const Scale x = scale_for(x_axis, xs, Ends::ticks, 6, plot.left, plot.right), y = scale_for(y_axis, ys, Ends::ticks, 5, plot.bottom, plot.top);
+  draw_y_axis(drawing, plot, y, y_axis.label);
+  draw_x_axis(drawing, plot, x, x_axis.label, Grid::lines);
+
+  struct Box {
+    double x0, y0, x1, y1;
+    bool meets(const Box& o) const { return x0 < o.x1 && o.x0 < x1 && y0 < o.y1 && o.y0 < y1; }
+  };
+  std::vector<Box> taken;
+  for (const Point& p : points) taken.push_back({x(p.x) - 5, y(p.y) - 5, x(p.x) + 5, y(p.y) + 5});
+  for (const Point& p : points) {
+    const double cx = x(p.x), cy = y(p.y);
+    const std::string whisker = fmt::format("stroke=\"{}\" stroke-opacity=\".55\" stroke-width=\"1.5\"", p.color);
+    if (p.x_error > 0) drawing.line(x(p.x - p.x_error), cy, x(p.x + p.x_error), cy, whisker);
+    if (p.y_error > 0) drawing.line(cx, y(p.y - p.y_error), cx, y(p.y + p.y_error), whisker);
+    const std::string style = fmt::format("fill=\"{}\"", p.color),
+                      tip = fmt::format("{}: {} {}, {} {}", p.name, x_axis.label, shown(p.x), y_axis.label, shown(p.y));
+    switch (p.mark) {
+      case Mark::circle: drawing.circle(cx, cy, 5, style, tip); break;
+      case Mark::square: drawing.rect(cx - 4.5, cy - 4.5, 9, 9, style, tip); break;
+      case Mark::diamond: drawing.path(polyline({{cx, cy - 6}, {cx + 6, cy}, {cx, cy + 6}, {cx - 6, cy}}) + "Z", style, tip); break;
+    }
+  }
+  // Each name goes to the first free place around its point; a name without one is left to hovering and to the table.
+  for (const Point& p : points) {
+    const double cx = x(p.x), cy = y(p.y), width = text_width(p.name, kSmallPx);
+    for (const Box& box :
+         {Box{cx + 8, cy - 7, cx + 8 + width, cy + 7}, Box{cx - 8 - width, cy - 7, cx - 8, cy + 7}, Box{cx - width / 2, cy - 21, cx + width / 2, cy - 7},
+          Box{cx - width / 2, cy + 8, cx + width / 2, cy + 22}, Box{cx + 6, cy - 20, cx + 6 + width, cy - 6}, Box{cx + 6, cy + 6, cx + 6 + width, cy + 20},
+          Box{cx - 6 - width, cy - 20, cx - 6, cy - 6}, Box{cx - 6 - width, cy + 6, cx - 6, cy + 20}}) {
+      if (box.x0 < plot.left || box.x1 > figure.width || box.y0 < 0 || box.y1 > plot.bottom) continue;
+      if (std::any_of(taken.begin(), taken.end(), [&](const Box& other) { return other.meets(box); })) continue;
+      drawing.text(box.x0, (box.y0 + box.y1) / 2 + 4, Anchor::start, p.name, kSmall);
+      taken.push_back(box);
+      break;
+    }
+  }
+  return drawing.done();
+}
+
+std::string bar_chart(const Figure& figure, const Axis& axis, const std::vector<std::string>& groups, const std::vector<BarSeries>& series, int decimals) {
+  constexpr double kBar = 15, kGap = 11;
+  std::vector<double> values{0};
+  std::vector<Key> keys;
+  double label_width = 0, value_width = 0;
+  for (const BarSeries& s : series) {
+    KD_CHECK(s.values.size() == groups.size() && (s.errors.empty() || s.errors.size() == groups.size()),
+             "bar_chart: '{}' has {} values and {} errors for {} groups", s.name, s.values.size(), s.errors.size(), groups.size());
+    for (size_t g = 0; g < groups.size(); ++g) {
+      const double error = s.errors.empty() || !std::isfinite(s.errors[g]) ? 0 : s.errors[g];
+      values.insert(values.end(), {s.values[g] - error, s.values[g] + error});
+      if (std::isfinite(s.values[g])) value_width = std::max(value_width, text_width(fmt::format("{:.{}f}", s.values[g], decimals), kSmallPx) + 8);
+    }
+    keys.push_back({s.name, s.color});
+  }
+  if (keys.size() == 1) keys.clear();
+  for (const std::string& group : groups) label_width = std::max(label_width, text_width(group));
+
+  const double left = std::min(label_width + 12, 0.5 * figure.width), top = legend(nullptr, keys, 2, figure.width - 4);
+  const double group_height = kBar * double(series.size()) + kGap;
+  const Plot plot{left, top, figure.width - 14 - value_width, top + group_height * double(groups.size())};
+  Drawing drawing(figure.label, figure.width, plot.bottom + 42);
+  legend(&drawing, keys, 2, figure.width - 4);
+  const Scale x = scale_for(axis, values, Ends::ticks, 5, plot.left, plot.right);
+  draw_x_axis(drawing, plot, x, axis.label, Grid::lines);
+  const double zero = x(std::clamp(0.0, x.lo, x.hi));
+
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const double group_top = plot.top + group_height * double(g) + kGap / 2;
+    drawing.text(plot.left - 8, group_top + kBar * double(series.size()) / 2 + 4, Anchor::end, groups[g]);
+    for (size_t k = 0; k < series.size(); ++k) {
+      const BarSeries& s = series[k];
+      const double value = s.values[g], y = group_top + kBar * double(k);
+      if (!std::isfinite(value)) {
+        drawing.text(zero + 5, y + kBar - 4, Anchor::start, "not measured", kSmall);
+        continue;
+      }
+      const double end = std::clamp(x(value), plot.left, plot.right), error = s.errors.empty() || !std::isfinite(s.errors[g]) ? 0 : s.errors[g];
+      const std::string spread = error > 0 ? fmt::format(" ± {:.{}f}", error, decimals) : "";
+      drawing.rect(std::min(zero, end), y + 1, std::abs(end - zero), kBar - 2, fmt::format("fill=\"{}\" rx=\"1.5\"", s.color),
+                   fmt::format("{}, {}: {:.{}f}{}", groups[g], s.name, value, decimals, spread));
+      const double from = std::max(x(value - error), plot.left), to = x(value + error), middle = y + kBar / 2;
+      if (error > 0)
+        drawing.path(fmt::format("M{0} {1}L{2} {1}M{0} {3}L{0} {4}M{2} {3}L{2} {4}", at(from), at(middle), at(to), at(middle - 3), at(middle + 3)),
+                     "fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.2\"");
+      drawing.text(std::max(end, to) + 5, y + kBar - 4, Anchor::start, fmt::format("{:.{}f}", value, decimals), kSmall);
+    }
+  }
+  drawing.line(zero, plot.top, zero, plot.bottom, kAxisLine);
+  return drawing.done();
+}
+
+std::string reliability_diagram(const Figure& figure, const char* fill, std::span<const ReliabilityBar> bars, int bins) {
+  constexpr double kCounts = 30;
+  Drawing drawing(figure.label, figure.width, figure.height);
+  const double side = std::min(figure.width - 44, figure.height - 22 - kCounts - 40);
+  const Plot plot{34, 8, 34 + side, 8 + side};
+  const Axis unit{"", 0, 1};
+  const Scale x = scale_for(unit, {}, Ends::data, 2, plot.left, plot.right), y = scale_for(unit, {}, Ends::data, 2, plot.bottom, plot.top);
+  for (double tick : y.ticks) {
+    drawing.line(plot.left, y(tick), plot.right, y(tick), kGrid);
+    drawing.text(plot.left - 6, y(tick) + 4, Anchor::end, y.name(tick), kSmall);
+  }
+  int64_t total = 0, largest = 1;
+  for (const ReliabilityBar& b : bars) total += b.n, largest = std::max(largest, b.n);
+  const double width = side / bins, floor = plot.bottom + 8 + kCounts;
+  for (const ReliabilityBar& b : bars) {
+    if (b.n <= 0 || b.index < 0 || b.index >= bins || !std::isfinite(b.acc) || !std::isfinite(b.conf)) continue;
+    const double left = plot.left + width * double(b.index), share = double(b.n) / double(total), height = kCounts * double(b.n) / double(largest);
+    const std::string tip = fmt::format("confidence {:.3f}, accuracy {:.3f}, {} images ({:.1f} %)", b.conf, b.acc, b.n, 100 * share);
+    drawing.rect(left + 0.5, y(b.acc), width - 1, plot.bottom - y(b.acc), fmt::format("fill=\"{}\"", fill), tip);
+    drawing.rect(left + 0.5, std::min(y(b.acc), y(b.conf)), width - 1, std::abs(y(b.acc) - y(b.conf)),
+                 fmt::format("fill=\"{0}\" fill-opacity=\".22\" stroke=\"{0}\" stroke-width=\".8\" stroke-dasharray=\"2 2\"", fill), tip);
+    drawing.rect(left + 0.5, floor - height, width - 1, height, "fill-opacity=\".45\"", tip);
+  }
+  drawing.line(plot.left, plot.bottom, plot.right, plot.top, "stroke=\"currentColor\" stroke-opacity=\".7\" stroke-dasharray=\"4 3\"");
+  drawing.line(plot.left, plot.bottom, plot.right, plot.bottom, kAxisLine);
+  drawing.line(plot.left, floor, plot.right, floor, kAxisLine);
+  drawing.text(plot.left - 6, floor - 2, Anchor::end, "n", kSmall);
+  for (double tick : x.ticks) drawing.text(x(tick), floor + 14, Anchor::middle, x.name(tick), kSmall);
+  drawing.text((plot.left + plot.right) / 2, floor + 29, Anchor::middle, "confidence", kSmall);
+  drawing.text(9, (plot.top + plot.bottom) / 2, Anchor::middle, "accuracy",
+               fmt::format("{} transform=\"rotate(-90 9 {})\"", kSmall, at((plot.top + plot.bottom) / 2)));
+  return drawing.done();
+}
+
+std::string heat_map(const Figure& figure, const std::vector<std::string>& rows, const std::vector<std::string>& columns, const std::vector<double>& values,
+                     double lo, double hi, int decimals) {
+  KD_CHECK(values.size() == rows.size() * columns.size() && hi > lo, "heat_map: {} values for {} x {} cells, range {} to {}", values.size(), rows.size(),
+           columns.size(), lo, hi);
+  double left = 0;
+  for (const std::string& row : rows) left = std::max(left, text_width(row) + 12);
+  const double cell_width = (figure.width - left) / double(std::max<size_t>(columns.size(), 1)), top = 22;
+  const double cell_height = (figure.height - top) / double(std::max<size_t>(rows.size(), 1));
+  Drawing drawing(figure.label, figure.width, figure.height);
+  for (size_t c = 0; c < columns.size(); ++c) drawing.text(left + cell_width * (double(c) + 0.5), 14, Anchor::middle, columns[c], kMuted);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const double y = top + cell_height * double(r);
+    drawing.text(left - 8, y + cell_height / 2 + 4, Anchor::end, rows[r], kMuted);
+    for (size_t c = 0; c < columns.size(); ++c) {
+      const double value = values[r * columns.size() + c], x = left + cell_width * double(c);
+      if (!std::isfinite(value)) continue;
+      // At most 0.6 of the colour, so that the number stays readable in the page's own text colour.
+      const double shade = 0.05 + 0.55 * std::clamp((value - lo) / (hi - lo), 0.0, 1.0);
+      const std::string number = fmt::format("{:.{}f}", value, decimals);
+      drawing.rect(x + 1, y + 1, cell_width - 2, cell_height - 2, fmt::format("fill=\"{}\" fill-opacity=\"{:.3f}\" rx=\"2\"", kBlue, shade),
+                   fmt::format("{}, {}: {}", rows[r], columns[c], number));
+      drawing.text(x + cell_width / 2, y + cell_height / 2 + 4, Anchor::middle, number, "pointer-events=\"none\"");
+    }
+  }
+  return drawing.done();
+}
+
+}  // namespace kd::svg

@@ -28,9 +28,9 @@ inline Spread spread_of(std::vector<double> seconds) {
   return {percentile(0.5), percentile(0.1), percentile(0.9), int64_t(seconds.size())};
 }
 
-// Times `run` alone, once per sample, until `min_seconds` have passed and `min_runs` samples exist; one untimed run comes first.
+// The seconds of single runs: times `run` alone, once per sample, until `min_seconds` have passed and `min_runs` samples exist; one untimed run comes first.
 // `before`, if given, is called untimed ahead of every sample (to empty the caches, say); its time counts towards min_seconds.
-inline Spread measure(const std::function<void()>& run, double min_seconds, int64_t min_runs, const std::function<void()>& before = {}) {
+inline std::vector<double> sample(const std::function<void()>& run, double min_seconds, int64_t min_runs, const std::function<void()>& before = {}) {
   using Clock = std::chrono::steady_clock;
   auto seconds_since = [](Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); };
   run();
@@ -41,7 +41,11 @@ inline Spread measure(const std::function<void()>& run, double min_seconds, int6
     run();
     samples.push_back(seconds_since(begin));
   }
-  return spread_of(std::move(samples));
+  return samples;
+}
+
+inline Spread measure(const std::function<void()>& run, double min_seconds, int64_t min_runs, const std::function<void()>& before = {}) {
+  return spread_of(sample(run, min_seconds, min_runs, before));
 }
 
 }  // namespace kd::bench

@@ -47,13 +47,6 @@ Path model_path(const std::string& teacher) {
   return best;
 }
 
-std::string model_name(const std::string& teacher) {
-  const Path path = Path(teacher).lexically_normal();
-  if (path.extension() == ".safetensors") return path.stem().string();
-  const Path last = path.filename().empty() ? path.parent_path() : path;  // a trailing slash
-  return last.filename().string().rfind("seed", 0) == 0 ? last.parent_path().filename().string() : last.filename().string();
-}
-
 void convert_model(const Path& in, const Path& out) {
   const TensorFile file = read_safetensors(in);
   const ResnetConfig config = infer_config(file, in.string());
@@ -62,7 +55,7 @@ void convert_model(const Path& in, const Path& out) {
   fmt::print("{}: {} with {} stem, width {:g}, {} classes, {} parameters\n", in.string(), to_string(config.arch), to_string(config.stem), config.width, config.classes,
              net.params().parameter_count());
   if (out.empty()) return;
-  save_model(out, net, {.px = config.stem == Stem::imagenet ? 224 : 32, .name = out.stem().string()});
+  save_model(out, net, {.px = config.stem == Stem::imagenet ? 224 : 32, .recipe_id = {}, .name = out.stem().string()});
   fmt::print("{}: written; usable as a teacher (teachers=[{}]) and loadable by torchvision\n", out.string(), out.string());
 }
 

@@ -42,6 +42,5 @@ DataConfig data_config(const Recipe&);
 AugmentConfig augment_config(const Recipe&);
 Path run_path(const Recipe&, const Path& out);
 Path model_path(const std::string& teacher);   // a run directory's selected checkpoint, or the file itself
-std::string model_name(const std::string& teacher);  // "T1w" of runs/shapes/T1w/seed0 or T1w.safetensors
 
 }  // namespace kd

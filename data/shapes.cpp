@@ -12,7 +12,8 @@ namespace {
 constexpr int kPx = 32;
 constexpr int kSubsamples = 4;  // a side; 16 a pixel decide how much of it the object covers
 
-const std::array<const char*, 10> kNames = {"circle", "square", "triangle", "star", "cross", "ring", "crescent", "heart", "arrow", "hourglass"};
+enum class Figure : int { circle, square, triangle, star, cross, ring, crescent, heart, arrow, hourglass };
+constexpr std::array kNames = {"circle", "square", "triangle", "star", "cross", "ring", "crescent", "heart", "arrow", "hourglass"};
 
 struct Point {
   double x, y;
@@ -59,19 +60,20 @@ bool in_heart(Point p) {  // two discs side by side on a triangle that points do
   return dot({x - .5, y}, {x - .5, y}) <= .25 || (y >= 0 && x <= 1 - y / 1.4);
 }
 
-bool in_shape(int shape, Point p) {
-  switch (shape) {
-    case 0: return dot(p, p) <= .95 * .95;
-    case 1: return in_polygon(kSquare, p);
-    case 2: return in_polygon(kTriangle, p);
-    case 3: return in_polygon(kStar, p);
-    case 4: return in_polygon(kCross, p);
-    case 5: return dot(p, p) <= 1 && dot(p, p) >= .52 * .52;
-    case 6: return dot(p, p) <= 1.1 * 1.1 && dot({p.x - .5, p.y}, {p.x - .5, p.y}) >= .88 * .88;
-    case 7: return in_heart(p);
-    case 8: return in_polygon(kArrow, p);
-    default: return in_polygon(kHourglass, p);
+bool in_figure(Figure figure, Point p) {
+  switch (figure) {
+    case Figure::circle: return dot(p, p) <= .95 * .95;
+    case Figure::square: return in_polygon(kSquare, p);
+    case Figure::triangle: return in_polygon(kTriangle, p);
+    case Figure::star: return in_polygon(kStar, p);
+    case Figure::cross: return in_polygon(kCross, p);
+    case Figure::ring: return dot(p, p) <= 1 && dot(p, p) >= .52 * .52;
+    case Figure::crescent: return dot(p, p) <= 1.1 * 1.1 && dot({p.x - .5, p.y}, {p.x - .5, p.y}) >= .88 * .88;
+    case Figure::heart: return in_heart(p);
+    case Figure::arrow: return in_polygon(kArrow, p);
+    case Figure::hourglass: return in_polygon(kHourglass, p);
   }
+  return false;
 }
 
 struct Rgb {
@@ -82,19 +84,20 @@ double distance(Rgb a, Rgb b) { return .3 * std::abs(a.r - b.r) + .5 * std::abs(
 Rgb random_colour(Rng& rng) {  // muted, as in photographs
   double grey = between(rng, 30, 225);
   auto channel = [&] { return std::clamp(grey + between(rng, -65, 65), 0., 255.); };
-  return {.r = channel(), .g = channel(), .b = channel()};
+  return {.r = channel(), .g = channel(), .b = channel()};  // braces: in this order
 }
 
 // A surface: two colours and the pattern that mixes them.
 class Paint {
  public:
-  explicit Paint(Rng& rng)
-      : a_(random_colour(rng)),
-        b_(mix(a_, random_colour(rng), between(rng, .1, .55))),
-        pattern_(Pattern(rng.below(4))),
-        along_(direction(rng.next_u32())),
-        period_(between(rng, 3.5, 8)),
-        phase_(rng.uniform_double()) {
+  explicit Paint(Rng& rng) {  // one draw a statement: C++ leaves the order of a call's arguments to the compiler
+    a_ = random_colour(rng);
+    b_ = random_colour(rng);
+    b_ = mix(a_, b_, between(rng, .1, .55));
+    pattern_ = Pattern(rng.below(4));
+    along_ = direction(rng.next_u32());
+    period_ = between(rng, 3.5, 8);
+    phase_ = rng.uniform_double();
     if (pattern_ == Pattern::mottle)
       for (double& node : lattice_) node = rng.uniform_double();
   }
@@ -158,14 +161,14 @@ struct Pose {
   Point centre, along;
   double radius, stretch;  // stretch: width over height
 
-  bool contains(int shape, Point p) const {
+  bool contains(Figure figure, Point p) const {
     Point to{p.x - centre.x, p.y - centre.y};
-    return in_shape(shape, {dot(along, to) / (radius * stretch), dot({-along.y, along.x}, to) * stretch / radius});
+    return in_figure(figure, {dot(along, to) / (radius * stretch), dot({-along.y, along.x}, to) * stretch / radius});
   }
-  double coverage(int shape, int column, int row) const {
+  double coverage(Figure figure, int column, int row) const {
     int hits = 0;
     for (int i = 0; i < kSubsamples; ++i)
-      for (int j = 0; j < kSubsamples; ++j) hits += contains(shape, {column + (j + .5) / kSubsamples, row + (i + .5) / kSubsamples});
+      for (int j = 0; j < kSubsamples; ++j) hits += contains(figure, {column + (j + .5) / kSubsamples, row + (i + .5) / kSubsamples});
     return hits / double(kSubsamples * kSubsamples);
   }
 };
@@ -178,7 +181,7 @@ Pose random_pose(Rng& rng) {
           .stretch = between(rng, .85, 1.18)};
 }
 
-void draw(int shape, Rng rng, uint8_t* image, uint8_t* mask) {
+void draw(Figure figure, Rng rng, uint8_t* image, uint8_t* mask) {
   std::array<Rgb, size_t(kPx * kPx)> canvas{};
   auto paint_over = [&](auto&& paint, auto&& coverage) {
     for (int row = 0; row < kPx; ++row)
@@ -199,7 +202,7 @@ void draw(int shape, Rng rng, uint8_t* image, uint8_t* mask) {
   while (distance(surface.mean(), ground.mean()) < 45) surface = Paint(rng);  // what nobody could see teaches nothing
   Pose pose = random_pose(rng);
   paint_over(surface, [&](int row, int column) {
-    double share = pose.coverage(shape, column, row);
+    double share = pose.coverage(figure, column, row);
     mask[row * kPx + column] = share >= .5;
     return share;
   });
@@ -228,9 +231,9 @@ Dataset make_shapes(int64_t count, uint64_t seed, bool train) {
   set.labels.resize(size_t(count));
   auto *images = set.images.data<uint8_t>(), *masks = set.masks.data<uint8_t>();
   parallel_for(count, [&](int64_t i) {
-    int shape = int(i % set.classes);
-    set.labels[size_t(i)] = shape;
-    draw(shape, Rng(seed, Purpose::shapes, uint32_t(i), train ? 0 : 1), images + i * kPx * kPx * 3, masks + i * kPx * kPx);
+    const int figure = int(i % set.classes);
+    set.labels[size_t(i)] = figure;
+    draw(Figure(figure), Rng(seed, Purpose::shapes, uint32_t(i), train ? 0 : 1), images + i * kPx * kPx * 3, masks + i * kPx * kPx);
   });
   return set;
 }

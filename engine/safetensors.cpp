@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 namespace kd {
 namespace {
@@ -56,41 +57,43 @@ Tensor convert(const StoredType& stored, Shape shape, const uint8_t* from) {
   return t;
 }
 
+// A name from a file, fit for one line of a message.
+std::string shown(const std::string& name) {
+  return json(name.size() <= 80 ? name : name.substr(0, 77) + "...").dump(-1, ' ', true, json::error_handler_t::replace);
+}
+
 // The header as JSON; a repeated key anywhere is refused, since a parser that keeps one of two would hide the other.
 json parse_header(const std::string& where, const uint8_t* begin, const uint8_t* end) {
-  // Depth is bounded before the parser recurses: brackets outside strings.
+  KD_INPUT(begin < end && *begin == '{', "{}: not a safetensors file: its header does not begin with '{{' at byte 8", where);
+  // Depth is bounded before the parser builds anything: brackets outside strings.
   int depth = 0;
   bool in_string = false;
   for (const uint8_t* p = begin; p < end; ++p) {
     if (in_string) {
-      if (*p == '\\') ++p;
-      else if (*p == '"') in_string = false;
+      if (*p == '\\')
+        ++p;
+      else if (*p == '"')
+        in_string = false;
     } else if (*p == '"') {
       in_string = true;
     } else if (*p == '{' || *p == '[') {
-      KD_INPUT(++depth <= kMaxDepth, "{}: not a safetensors file: its header is nested too deeply", where);
+      KD_INPUT(++depth <= kMaxDepth, "{}: not a safetensors file: its header is nested too deeply at byte {}", where, 8 + (p - begin));
     } else if (*p == '}' || *p == ']') {
       --depth;
     }
   }
-  // Duplicates: collected per object while parsing, compared once at its end.
-  std::vector<std::vector<std::string>> open;
-  std::string duplicate;
-  auto collect = [&](int, json::parse_event_t event, json& value) {
+  std::vector<std::set<std::string>> open;  // the keys so far of every object that is being read
+  auto refuse_duplicates = [&](int, json::parse_event_t event, json& value) {
     if (event == json::parse_event_t::object_start) open.emplace_back();
-    if (event == json::parse_event_t::key) open.back().push_back(value.get<std::string>());
-    if (event == json::parse_event_t::object_end) {
-      auto& names = open.back();
-      std::sort(names.begin(), names.end());
-      if (auto it = std::adjacent_find(names.begin(), names.end()); it != names.end() && duplicate.empty()) duplicate = *it;
-      open.pop_back();
-    }
+    if (event == json::parse_event_t::object_end) open.pop_back();
+    if (event == json::parse_event_t::key) KD_INPUT(open.back().insert(value).second, "{}: {} is in the header twice", where, shown(value));
     return true;
   };
-  json header = json::parse(begin, end, collect, false);
-  KD_INPUT(header.is_object(), "{}: not a safetensors file: its header is not a JSON object", where);
-  KD_INPUT(duplicate.empty(), "{}: '{}' is in the header twice", where, duplicate);
-  return header;
+  try {
+    return json::parse(begin, end, refuse_duplicates);
+  } catch (const json::parse_error& e) {
+    throw Error(fmt::format("{}: not a safetensors file: its header is not JSON at byte {}", where, 7 + e.byte));  // the parser counts from 1
+  }
 }
 
 struct Entry {
@@ -101,20 +104,21 @@ struct Entry {
 };
 
 Entry read_entry(const std::string& where, const std::string& name, const json& entry, uint64_t data_bytes) {
-  auto wrong = [&](const std::string& what) { return Error(fmt::format("{}: tensor '{}': {}", where, name, what)); };
+  auto wrong = [&](const std::string& what) { return Error(fmt::format("{}: tensor {}: {}", where, shown(name), what)); };
   if (!entry.is_object()) throw wrong("its entry is not an object");
   for (const char* key : {"dtype", "shape", "data_offsets"})
     if (!entry.contains(key)) throw wrong(fmt::format("its entry has no '{}'", key));
   if (!entry["dtype"].is_string()) throw wrong("its dtype is not a string");
   const std::string dtype = entry["dtype"];
   auto type = std::find_if(std::begin(kStoredTypes), std::end(kStoredTypes), [&](const StoredType& s) { return dtype == s.name; });
-  if (type == std::end(kStoredTypes)) throw wrong(fmt::format("dtype '{}' is not supported (F32 F16 BF16 F64 I64 I32 U8 BOOL are)", dtype));
+  if (type == std::end(kStoredTypes)) throw wrong(fmt::format("dtype {} is not supported (F32 F16 BF16 F64 I64 I32 U8 BOOL are)", shown(dtype)));
 
   auto is_count = [](const json& v) { return v.is_number_unsigned(); };
   const json &dims = entry["shape"], &offsets = entry["data_offsets"];
   if (!dims.is_array() || !std::all_of(dims.begin(), dims.end(), is_count)) throw wrong("its shape is not a list of sizes");
   if (dims.size() > 4) throw wrong(fmt::format("its rank is {}, at most 4 is supported", dims.size()));
-  if (!offsets.is_array() || offsets.size() != 2 || !std::all_of(offsets.begin(), offsets.end(), is_count)) throw wrong("its data_offsets are not [begin, end]");
+  if (!offsets.is_array() || offsets.size() != 2 || !std::all_of(offsets.begin(), offsets.end(), is_count))
+    throw wrong("its data_offsets are not [begin, end]");
   const uint64_t begin = offsets[0], end = offsets[1];
   if (begin > end || end > data_bytes) throw wrong(fmt::format("its data_offsets [{}, {}] do not lie in the file's {} data bytes", begin, end, data_bytes));
 
@@ -143,8 +147,9 @@ TensorFile read_safetensors(const Path& path) {
   KD_INPUT(bytes.size() >= 8, "{}: not a safetensors file: {} bytes, shorter than its length field", where, bytes.size());
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), 8);
-  KD_INPUT(header_bytes <= kMaxHeader && header_bytes <= bytes.size() - 8, "{}: not a safetensors file, or a truncated one: it claims a header of {} bytes and has {} after its length field",
-           where, header_bytes, bytes.size() - 8);
+  KD_INPUT(header_bytes <= kMaxHeader && header_bytes <= bytes.size() - 8,
+           "{}: not a safetensors file, or a truncated one: it claims a header of {} bytes and has {} after its length field", where, header_bytes,
+           bytes.size() - 8);
   const uint8_t* data = bytes.data() + 8 + header_bytes;
   const uint64_t data_bytes = bytes.size() - 8 - header_bytes;
   const json header = parse_header(where, bytes.data() + 8, data);
@@ -158,33 +163,39 @@ TensorFile read_safetensors(const Path& path) {
     }
     KD_INPUT(value.is_object(), "{}: __metadata__ is not an object", where);
     for (const auto& [key, text] : value.items()) {
-      KD_INPUT(text.is_string(), "{}: metadata '{}' is not a string", where, key);
+      KD_INPUT(text.is_string(), "{}: metadata {} is not a string", where, shown(key));
       file.metadata[key] = text;
     }
   }
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
   uint64_t at = 0;
   for (const Entry& e : entries) {
-    KD_INPUT(e.begin >= at, "{}: tensor '{}' overlaps the one before it at data byte {}", where, e.name, e.begin);
+    KD_INPUT(e.begin >= at, "{}: tensor {} overlaps the one before it at data byte {}", where, shown(e.name), e.begin);
     KD_INPUT(e.begin == at, "{}: data bytes {} to {} belong to no tensor", where, at, e.begin);
     at = e.end;
   }
-  KD_INPUT(at == data_bytes, "{}: {} bytes after the last tensor (a truncated or padded file?)", where, data_bytes - at);
+  KD_INPUT(at == data_bytes, "{}: {} bytes after the last tensor", where, data_bytes - at);
   for (const Entry& e : entries) file.tensors.push_back({e.name, convert(*e.type, e.shape, data + e.begin)});
   return file;
 }
 
 void write_safetensors(const Path& path, const TensorFile& file) {
+  // Widest type first: every tensor then lies at a multiple of its element size, without which torch refuses to view it.
+  std::vector<const NamedTensor*> order;
+  for (const NamedTensor& t : file.tensors) order.push_back(&t);
+  std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return size_of(a->value.dtype()) > size_of(b->value.dtype()); });
+
   json header = json::object();
   header["__metadata__"] = file.metadata;
   header["__metadata__"]["format"] = "pt";
   int64_t offset = 0;
-  for (const NamedTensor& t : file.tensors) {
-    KD_CHECK(!header.contains(t.name), "write_safetensors: '{}' twice", t.name);
-    std::vector<int64_t> dims;
-    for (int i = 0; i < t.value.rank(); ++i) dims.push_back(t.value.dim(i));
-    header[t.name] = {{"dtype", stored_name(t.value.dtype())}, {"shape", dims}, {"data_offsets", {offset, offset + t.value.bytes()}}};
-    offset += t.value.bytes();
+  for (const NamedTensor* t : order) {
+    KD_CHECK(!header.contains(t->name), "write_safetensors: '{}' twice", t->name);
+    const Shape& shape = t->value.shape();
+    json dims = json::array();
+    for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
+    header[t->name] = {{"dtype", stored_name(t->value.dtype())}, {"shape", dims}, {"data_offsets", {offset, offset + t->value.bytes()}}};
+    offset += t->value.bytes();
   }
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');
@@ -192,7 +203,7 @@ void write_safetensors(const Path& path, const TensorFile& file) {
     const uint64_t size = text.size();
     out.write(std::span(reinterpret_cast<const uint8_t*>(&size), 8));
     out.write(text);
-    for (const NamedTensor& t : file.tensors) out.write(std::span(static_cast<const uint8_t*>(t.value.raw()), size_t(t.value.bytes())));
+    for (const NamedTensor* t : order) out.write(std::span(static_cast<const uint8_t*>(t->value.raw()), size_t(t->value.bytes())));
   });
 }
 

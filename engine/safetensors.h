@@ -24,10 +24,10 @@ struct TensorFile {
   const Tensor* find(std::string_view name) const;  // null if there is none
 };
 
-// F32, BF16, I64, I32, U8 as they are; BOOL as u8; F16 and F64 converted to f32. Rank at most 4.
+// F32, BF16, I64, I32, U8 as they are; BOOL as u8; F16 and F64 converted to f32. Rank at most 4. Tensors come in the order of their data.
 TensorFile read_safetensors(const Path&);
 
-// Atomically, tensors in the order given, header padded with spaces to a multiple of 8. "format" = "pt" is added to the metadata.
+// Atomically. Wider types first, else in the order given; header padded with spaces to a multiple of 8; "format" = "pt" is added to the metadata.
 void write_safetensors(const Path&, const TensorFile&);
 
 }  // namespace kd

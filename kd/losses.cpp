@@ -18,9 +18,7 @@ constexpr CombineName kCombineNames[] = {
 Var record_loss(const char* op, const Var& input, double value, const Tensor& dinput) {
   Var total(Tensor::of<float>({}, {float(value)}), dinput.defined());
   if (!dinput.defined()) return total;
-  Tape::current().record(op, {input}, total, dinput.bytes(), [=](const Tensor& dy) {
-    input.accumulate(scale(Var(dinput), *dy.data<float>()).value());
-  });
+  Tape::current().record(op, {input}, total, dinput.bytes(), [=](const Tensor& dy) { input.accumulate(scale(Var(dinput), *dy.data<float>()).value()); });
   return total;
 }
 

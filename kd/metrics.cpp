@@ -505,4 +505,16 @@ IouResult truth_iou(const Tensor& maps, const Tensor& masks, double threshold, i
   return iou_of({&maps, 1}, &masks, masks.dim(1), threshold, batch);
 }
 
+std::string to_string(Cam kind) {
+  switch (kind) {
+    case Cam::pred_class: return "pred_class";
+    case Cam::class_sum: return "class_sum";
+    case Cam::label_class: return "label_class";
+    case Cam::prob_weighted: return "prob_weighted";
+    case Cam::energy: return "energy";
+    case Cam::random_projection: return "random_projection";
+  }
+  KD_FAIL("unknown map kind {}", int(kind));
+}
+
 }  // namespace kd

@@ -105,6 +105,7 @@ double adjusted_mi(std::span<const int32_t> a, std::span<const int32_t> b);  // 
 // that sum stays as initialised. random_projection redraws it from N(0,1), one direction per (seed, model name): an IoU that it shows as well says
 // nothing about what was learned by the fc layer.
 enum class Cam { pred_class, class_sum, label_class, prob_weighted, energy, random_projection };
+std::string to_string(Cam);  // "pred_class", ...
 
 struct CamSource {
   std::string name;

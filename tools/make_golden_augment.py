@@ -110,7 +110,12 @@ def op_vectors():
                     for value in values:
                         for resample, fill in sampling:
                             yield op, value, resample, fill, pattern, h, w
-    for op, value, resample, fill in [("rotate", 12.3, "nearest", 0), ("shear_y", 0.2333, "bicubic", 128), ("sharpness", 1.9, "nearest", 0), ("equalize", 0.0, "nearest", 0)]:
+    for op, value, resample, fill in [
+        ("rotate", 12.3, "nearest", 0),
+        ("shear_y", 0.2333, "bicubic", 128),
+        ("sharpness", 1.9, "nearest", 0),
+        ("equalize", 0.0, "nearest", 0),
+    ]:
         yield op, value, resample, fill, "noise", 224, 224
 
 

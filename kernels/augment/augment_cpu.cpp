@@ -189,7 +189,7 @@ void sharpness(RgbImage& image, float factor, Workspace& work, RgbImage& out) {
   out = image;
   work.sums.resize(size_t(n));
   int* sums = work.sums.data();
-  for (int64_t y = 1; y + 1 < image.h && image.w >= 3; ++y) {
+  for (int64_t y = 1; y + 1 < image.h; ++y) {
     const uint8_t *here = &image.pixels[size_t(y * n)], *above = here - n, *below = here + n;
     for (int64_t i = 0; i < n; ++i) sums[i] = above[i] + here[i] + below[i];
     uint8_t* to = &out.pixels[size_t(y * n)];

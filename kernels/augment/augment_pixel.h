@@ -23,7 +23,7 @@ KD_HOST_DEVICE inline uint8_t blend(int degenerate, int value, float factor) {
 }
 
 // Pillow's SMOOTH filter (1 1 1, 1 5 1, 1 1 1)/13, rounded, from its integer sum (never negative).
-KD_HOST_DEVICE inline int smooth(int sum) { return int(unsigned(2 * sum + 13) / 26); }
+KD_HOST_DEVICE inline int smooth(int sum) { return int(unsigned(sum + 6) / 13); }
 
 KD_HOST_DEVICE inline uint8_t autocontrast(int v, int low, int high) {
   if (high <= low) return uint8_t(v);

@@ -260,6 +260,7 @@ TEST(Harness, GradientCheckProbesTheWholeInput) {
 }  // namespace kd::cases
 
 int main(int argc, char** argv) {
+  kd::poison_new_blocks(true);  // what a kernel does not write is NaN, not the last run's answer
   testing::InitGoogleTest(&argc, argv);
   try {
     kd::cases::register_cases(kd::cases::all_cases());

@@ -1,1 +1,311 @@
-// being written
+// Recipes: what a file or a word may say, what it is told otherwise, and the learning rate.
+#include "kd/recipe.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <fstream>
+#include <set>
+
+#include "engine/base/check.h"
+#include "engine/base/rng.h"
+
+namespace kd {
+namespace {
+
+class RecipeFile : public testing::Test {
+ protected:
+  void SetUp() override { make_directories(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  Recipe load(const std::string& text, const std::vector<std::string>& words = {}) {
+    std::ofstream(file_) << text;  // not write_atomically: hundreds of small files need no sync
+    return load_recipe(file_, words);
+  }
+  std::string error_of(const std::string& text, const std::vector<std::string>& words = {}) {
+    try {
+      load(text, words);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  }
+  void expect_refused(const std::string& text, std::initializer_list<const char*> parts, const std::vector<std::string>& words = {}) {
+    const std::string error = error_of(text, words);
+    for (const char* part : parts) EXPECT_NE(error.find(part), std::string::npos) << "'" << part << "' is missing in: " << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+  }
+
+  Path folder_ = std::filesystem::temp_directory_path() / fmt::format("kd_recipe_{}", ::getpid());
+  Path file_ = folder_ / "r.yaml";
+};
+
+TEST_F(RecipeFile, NothingGivesTheDefaults) {
+  for (const Recipe& r : {load_recipe({}, {}), load(""), load("# only a comment\n"), load("optim:\n"), load("---\n")}) {
+    EXPECT_EQ(r.name, "only_Sw");
+    EXPECT_EQ(r.optim.epochs, 60);
+    EXPECT_EQ(r.optim.milestones, (std::vector<int64_t>{30, 45, 54}));
+    EXPECT_DOUBLE_EQ(r.loss.soft_weight, 0.4);
+    EXPECT_EQ(r.data.px, 32);
+  }
+}
+
+TEST_F(RecipeFile, NestedAndDottedMeanTheSame) {
+  const Recipe nested = load("optim:\n  lr: 0.05\n  milestones: [3, 7]\nloss: {tau: 4, zscore: true}\nteachers:\n  - a/T1w/seed0\n  - T2s.safetensors\n");
+  const Recipe dotted = load("optim.lr: 5e-2\noptim.milestones: [3, 7]\nloss.tau: 4.0\nloss.zscore: true\nteachers: [a/T1w/seed0, T2s.safetensors]\n");
+  const Recipe words =
+      load_recipe({}, {"optim.lr=.05", "optim.milestones=[3, 7]", "loss.tau=4", "loss.zscore=true", "teachers=[a/T1w/seed0, T2s.safetensors]"});
+  EXPECT_EQ(nested.optim.lr, 0.05);
+  EXPECT_EQ(nested.loss.tau, 4);
+  EXPECT_TRUE(nested.loss.zscore);
+  EXPECT_EQ(nested.teachers, (std::vector<std::string>{"a/T1w/seed0", "T2s.safetensors"}));
+  EXPECT_EQ(nested.name, "T1w_T2s_Sw");
+  EXPECT_EQ(nested, dotted);
+  EXPECT_EQ(nested, words);
+}
+
+TEST_F(RecipeFile, WordsBeatTheFileAndLaterWordsEarlierOnes) {
+  const Recipe r = load("optim.lr: 0.5\nseed: 4\n", {"optim.lr=0.1", "optim.lr=0.2", "data.root=a=b: [c] #d"});
+  EXPECT_EQ(r.optim.lr, 0.2);
+  EXPECT_EQ(r.seed, 4);
+  EXPECT_EQ(r.data.root, "a=b: [c] #d");
+}
+
+TEST_F(RecipeFile, PresetsStandBelowTheFile) {
+  const Recipe paper = load("optim: {epochs: 10}\npreset: paper\n");
+  EXPECT_EQ(paper.data.px, 224);
+  EXPECT_EQ(paper.model.stem, "imagenet");
+  EXPECT_EQ(paper.data.norm, "cifar10");
+  EXPECT_EQ(paper.optim.weight_decay, 0);
+  EXPECT_EQ(paper.optim.milestones, (std::vector<int64_t>{190, 195}));
+  EXPECT_EQ(paper.optim.epochs, 10) << "the file's, although it comes before the preset";
+  const Recipe smoke = load("preset: paper\n", {"preset=smoke"});
+  EXPECT_EQ(smoke.optim.epochs, 2);
+  EXPECT_EQ(smoke.model.width, 0.25);
+  EXPECT_EQ(smoke.data.train_size, 512);
+  EXPECT_EQ(smoke.data.test_size, 256);
+  EXPECT_EQ(smoke.data.px, 32) << "nothing of the preset that was overridden";
+}
+
+TEST_F(RecipeFile, NamesAreDerivedFromTeachersAndView) {
+  EXPECT_EQ(load_recipe({}, {"view=strong"}).name, "only_Ss");
+  EXPECT_EQ(load_recipe({}, {"teachers=[runs/shapes/T1w/seed0]"}).name, "T1w_Sw");
+  EXPECT_EQ(load_recipe({}, {"teachers=[x/T1w/seed0/, ./T2s/seed12, T3w.safetensors]", "view=strong"}).name, "T1w_T2s_T3w_Ss");
+  EXPECT_EQ(load_recipe({}, {"teachers=[runs/shapes/T1w/seed0]", "name=mine"}).name, "mine");
+  expect_refused("teachers: ['runs/my teacher/seed0']\n", {"'my teacher_Sw'", "set name="});
+}
+
+TEST_F(RecipeFile, EveryValueSurvivesAsYaml) {
+  const std::vector<std::vector<std::string>> settings{
+      {},
+      {"preset=paper", "optim.lr=0.30000000000000004", "optim.weight_decay=1e-7", "seed=9007199254740992"},
+      {"teachers=[\"a, b/T1w/seed0\", 'x: \"y\"/T2s/seed1', null/T3s]", "data.root=#tab\there \\ \"quoted\" \x01 äöü", "name=null"},
+      {"optim.schedule=cosine", "model.init=~", "loss.alpha=2", "loss.soft_weight=9", "name=true", "loss.zscore=true"}};
+  for (const auto& words : settings) {
+    const Recipe r = load_recipe({}, words);
+    EXPECT_EQ(load(to_yaml(r)), r) << to_yaml(r);
+    EXPECT_EQ(to_yaml(load(to_yaml(r))), to_yaml(r));
+  }
+  const std::string text = to_yaml(load_recipe({}, {}));
+  for (const char* line :
+       {"preset: lite32\n", "\noptim:\n  lr: 0.1\n", "\n  milestones: [30, 45, 54]\n", "\n  soft_weight: 0.4\n", "\nteachers: []\n", "\n  root: \"\"\n"})
+    EXPECT_NE(text.find(line), std::string::npos) << line << "is missing in:\n" << text;
+}
+
+TEST_F(RecipeFile, UnknownKeys) {
+  expect_refused("optim:\n  lr: 0.1\n  lrr: 0.2\n", {"r.yaml:3:", "'optim.lrr'", "did you mean optim.lr?"});
+  expect_refused("lr: 0.1\n", {"r.yaml:1:", "did you mean optim.lr?"});
+  expect_refused("teacher: [a]\n", {"did you mean teachers?"});
+  expect_refused("optim.weightdecay: 0\n", {"did you mean optim.weight_decay?"});
+  expect_refused("xyzzy: 1\n", {"r.yaml:1:", "xyzzy", "docs/recipes.md"});
+  expect_refused("data:\n  name:\n    a: 1\n", {"r.yaml:2:", "data.name is a section"});
+  expect_refused("optim: 3\n", {"r.yaml:1:", "optim is '3'"});
+  expect_refused("base: &b {lr: 1}\noptim:\n  <<: *b\n", {"r.yaml:1:", "'base'"});
+  expect_refused("optim:\n  <<: {lr: 1}\n", {"r.yaml:2:", "'optim.<<'"});
+  expect_refused("? [a, b]\n: 1\n", {"r.yaml:1:", "a key is a list"});
+  expect_refused("", {"command line", "'optim.lrr'", "did you mean optim.lr?"}, {"optim.lrr=1"});
+  expect_refused("", {"command line", "'seed'", "key=value"}, {"seed"});
+  expect_refused(std::string(900, 'k') + ": 1\n", {"r.yaml:1:", "unknown key"});
+}
+
+TEST_F(RecipeFile, RepeatedKeys) {
+  expect_refused("seed: 1\nview: weak\nseed: 2\n", {"r.yaml:3:", "seed is set twice", "r.yaml:1"});
+  expect_refused("optim:\n  lr: 1\noptim.lr: 2\n", {"r.yaml:3:", "optim.lr is set twice", "r.yaml:2"});
+  expect_refused("optim: {lr: 1}\nloss: {tau: 1}\noptim: {batch: 8}\n", {"r.yaml:3:", "optim is set twice"});
+}
+
+TEST_F(RecipeFile, WrongTypesAndRanges) {
+  expect_refused("optim:\n  lr: fast\n", {"r.yaml:2:", "optim.lr is 'fast'", "a number from 0 to 100"});
+  for (const char* bad :
+       {"seed: 1.5", "seed: 1e3", "seed: 0x10", "seed: [1]", "seed:", "seed: ~", "seed: -1", "seed: 99999999999999999999", "seed: 1 2", "seed: {a: 1}"})
+    expect_refused(bad, {"r.yaml:1:", "seed is", "a whole number"});
+  for (const char* bad : {"loss.tau: .nan", "loss.tau: .inf", "loss.tau: inf", "loss.tau: nan", "loss.tau: 1e999", "loss.tau: 0", "loss.tau: true"})
+    expect_refused(bad, {"r.yaml:1:", "loss.tau is", "a number"});
+  for (const char* bad : {"yes", "1", "True", "on", "\"\""}) expect_refused(fmt::format("loss.zscore: {}", bad), {"loss.zscore is", "true or false"});
+  expect_refused("view: sideways\n", {"r.yaml:1:", "'sideways'", "weak | strong"});
+  expect_refused("model: {arch: resnet19}\n", {"resnet19", "resnet18"});
+  expect_refused("teachers: runs/T1w\n", {"teachers is 'runs/T1w'", "a list"});
+  expect_refused("teachers: [[a]]\n", {"teachers is a list", "expected a list"});
+  expect_refused("optim.milestones: [5, 3]\n", {"optim.milestones", "ascending"});
+  expect_refused("optim.milestones: [0]\n", {"optim.milestones"});
+  expect_refused("optim.milestones: [a]\n", {"optim.milestones"});
+  expect_refused("loss.alpha: 2\n", {"loss.alpha is 2", "loss.soft_weight"});
+  for (const char* bad : {"../up", ".hidden", "a/b", "a b", "a\\nb"}) expect_refused(fmt::format("name: \"{}\"\n", bad), {"r.yaml:1:", "name is", "letters"});
+  expect_refused("", {"command line", "optim.batch is '0'"}, {"optim.batch=0"});
+  expect_refused("", {"command line", "data.holdout is '1'"}, {"data.holdout=1"});
+  expect_refused("", {"command line", "teachers", "not a valid list"}, {"teachers=[a, b"});
+}
+
+TEST_F(RecipeFile, NotYaml) {
+  expect_refused("optim: [unclosed\n", {"r.yaml:", "not valid YAML"});
+  expect_refused("optim:\n\tlr: 1\n", {"r.yaml:2:"});
+  expect_refused("- a\n- b\n", {"r.yaml:1:", "a list", "key: value"});
+  expect_refused("hello\n", {"r.yaml:1:", "'hello'"});
+  expect_refused("seed: 1\n---\nseed: 2\n", {"r.yaml", "2 YAML documents"});
+  expect_refused("seed: *nobody\n", {"r.yaml:1:", "not valid YAML"});
+  expect_refused(std::string(100'000, '['), {"r.yaml:1:"});
+  expect_refused(std::string(2 << 20, ' '), {"r.yaml", "1 MB"});
+  EXPECT_THROW(load_recipe(folder_ / "nowhere.yaml", {}), Error);
+  EXPECT_THROW(load_recipe(folder_, {}), Error) << "a folder";
+}
+
+TEST_F(RecipeFile, DamagedFilesNeverDoAnythingElseThanLoadOrExplain) {
+  const std::string whole = to_yaml(load_recipe({}, {"teachers=[a/T1w/seed0, b/T2s/seed0]"}));
+  Rng rng(7, Purpose::test);
+  int refused = 0;
+  for (int round = 0; round < 400; ++round) {
+    std::string text = whole;
+    for (int k = 0; k < 3; ++k) text[rng.below(uint32_t(text.size()))] = char(rng.below(256));
+    try {
+      load(text);
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 100);
+}
+
+TEST_F(RecipeFile, IdentityIsTheExperimentNotThePlace) {
+  auto id = [](std::vector<std::string> words) { return recipe_id(load_recipe({}, words)); };
+  const std::string base = id({"name=S", "teachers=[runs/shapes/T1w/seed0]"});
+  EXPECT_EQ(base.size(), 10u);
+  EXPECT_EQ(base.find_first_not_of("0123456789abcdef"), std::string::npos);
+  EXPECT_EQ(id({"name=S", "teachers=[/else/where/T1w/seed0/]", "seed=5", "data.root=x"}), base);
+  EXPECT_EQ(id({"name=S", "teachers=[runs/shapes/T1w/seed0]", "loss.soft_weight=0.4"}), base) << "written out or derived";
+  std::set<std::string> ids{base};
+  for (const char* word : {"optim.lr=0.2", "view=strong", "teachers=[runs/shapes/T1w/seed1]", "loss.zscore=true", "optim.milestones=[1]", "eval_every=2"})
+    ids.insert(id({"name=S", "teachers=[runs/shapes/T1w/seed0]", word}));
+  EXPECT_EQ(ids.size(), 7u);
+
+  const Recipe a = load_recipe({}, {}), b = load_recipe({}, {"optim.lr=0.05", "seed=3"});
+  EXPECT_EQ(recipe_difference(a, b), "optim.lr is 0.1 and 0.05");
+  EXPECT_EQ(recipe_difference(a, load_recipe({}, {"seed=3"})), "");
+}
+
+TEST_F(RecipeFile, TheRecipesOfTheRepositoryLoad) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(KD_GOLDEN_DIR "/../../recipes")) {
+    const Recipe r = load_recipe(entry.path(), {});
+    const std::string text = read_text(entry.path());
+    EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 35) << entry.path();
+    EXPECT_EQ(r.teachers.empty(), entry.path().filename().string().find("teacher") != std::string::npos) << entry.path();
+    ++count;
+  }
+  EXPECT_EQ(count, 5);
+}
+
+TEST_F(RecipeFile, HelpShowsEveryKey) {
+  const std::string help = recipe_help();
+  for (const char* part : {"optim.lr ", "0.0005", "mean_loss | mean_probs", "eval_every"}) EXPECT_NE(help.find(part), std::string::npos) << part;
+}
+
+// ---- Learning rate: the ranges of epochs that the published schedules give, and one epoch later without the early step. ----
+
+struct Range {
+  int64_t first, last;
+  double lr;
+};
+
+void expect_rates(Recipe::Optim optim, int64_t shift, const std::vector<Range>& ranges) {
+  optim.lr_shift = shift;
+  int64_t epoch = 0;
+  for (const Range& r : ranges) {
+    EXPECT_EQ(r.first, epoch) << "the table has a gap";
+    for (; epoch <= r.last; ++epoch) {
+      const double lr = learning_rate(optim, epoch);
+      EXPECT_TRUE(std::isfinite(lr) && std::abs(lr - r.lr) <= 1e-12 * r.lr) << "epoch " << epoch << ", shift " << shift << ": " << lr << ", expected " << r.lr;
+    }
+  }
+  EXPECT_EQ(epoch, optim.epochs) << "the table ends early";
+}
+
+TEST(LearningRate, StepSchedules) {
+  struct Job {
+    int64_t epochs;
+    std::vector<int64_t> milestones;
+    std::vector<int64_t> last_official;  // last epoch of each plateau with the early step
+  };
+  const Job jobs[] = {{200, {190, 195}, {188, 193, 199}},
+                      {175, {160, 165, 170}, {158, 163, 168, 174}},
+                      {165, {150, 155, 160}, {148, 153, 158, 164}},
+                      {61, {25, 40, 60}, {23, 38, 58, 60}},
+                      {60, {35, 50}, {33, 48, 59}}};
+  for (const Job& job : jobs) {
+    Recipe::Optim optim;
+    optim.epochs = job.epochs;
+    optim.milestones = job.milestones;
+    for (int64_t shift : {0, 1}) {
+      std::vector<Range> ranges;
+      for (int64_t e = 0; e < 8 - shift; ++e) ranges.push_back({e, e, 0.0125 * double(e + 1 + shift)});
+      double lr = 0.1;
+      for (int64_t last : job.last_official) {
+        last = std::min(last + 1 - shift, job.epochs - 1);
+        ranges.push_back({ranges.back().last + 1, last, lr});
+        lr /= 10;
+      }
+      expect_rates(optim, shift, ranges);
+    }
+  }
+}
+
+TEST(LearningRate, Cosine) {
+  Recipe::Optim o;
+  o.schedule = "cosine";
+  o.epochs = 60;
+  o.warmup = 0;
+  EXPECT_DOUBLE_EQ(learning_rate(o, 0), 0.1);
+  EXPECT_NEAR(learning_rate(o, 30), 0.05, 1e-12);
+  EXPECT_NEAR(learning_rate(o, 59), 6.85e-5, 5e-8);
+  o.lr_shift = 1;
+  EXPECT_NEAR(learning_rate(o, 0), 0.099931, 5e-7);
+  EXPECT_NEAR(learning_rate(o, 29), 0.05, 1e-12);
+  EXPECT_NEAR(learning_rate(o, 58), 6.85e-5, 5e-8);
+  EXPECT_EQ(learning_rate(o, 59), 0.0);
+  o.lr_shift = 0;
+  o.eta_min = 0.02;
+  EXPECT_NEAR(learning_rate(o, 30), 0.06, 1e-12);
+  o.warmup = 4;
+  EXPECT_DOUBLE_EQ(learning_rate(o, 0), 0.025);
+}
+
+TEST(LearningRate, DropsOfShortRuns) {
+  Recipe::Optim o;
+  o.warmup = 0;
+  o.epochs = 2;  // 50, 75 and 90 % of 2, rounded up: 1, 2, 2
+  EXPECT_DOUBLE_EQ(learning_rate(o, 0), 0.1);
+  EXPECT_DOUBLE_EQ(learning_rate(o, 1), 0.01);
+  o.epochs = 1;
+  EXPECT_DOUBLE_EQ(learning_rate(o, 0), 0.1);
+}
+
+TEST(TeacherName, IsTheRunOrTheFile) {
+  EXPECT_EQ(teacher_name("runs/shapes/T1w/seed0"), "T1w");
+  EXPECT_EQ(teacher_name("runs/shapes/T1w/seed0/"), "T1w");
+  EXPECT_EQ(teacher_name("T1w/seed0"), "T1w");
+  EXPECT_EQ(teacher_name("some/where/resnet50.safetensors"), "resnet50");
+  EXPECT_EQ(teacher_name("runs/T9"), "T9");
+}
+
+}  // namespace
+}  // namespace kd

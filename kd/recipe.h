@@ -1,0 +1,85 @@
+// recipe: everything a run depends on, as one struct, and its strict YAML form.
+//   optim:                      nested ...
+//     lr: 0.05
+//   optim.lr: 0.05              ... or dotted, in files and as key=value words of the command line
+// Values come from, in rising order: the defaults below, the preset, the file, the words. An unknown, repeated, ill-typed or out-of-range setting is
+// an input error of one line with file and line; nothing is ignored.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/file.h"
+
+namespace kd {
+
+struct Recipe {
+  std::string name = {};          // of the run directory; derived by load_recipe if empty: "only_Sw", or "T1w_T2s_Sw" from the teachers and the view
+  std::string preset = "lite32";  // lite32: the values below | paper | smoke
+  struct Data {
+    std::string name = "shapes", root = {};       // shapes | cifar10 | cifar100; root: folder of the CIFAR files
+    int64_t imbalance = 1;                        // largest class / smallest class
+    double holdout = 0.1;                         // share of the training images that is not trained on
+    int64_t train_size = 6000, test_size = 2000;  // shapes only
+    int64_t px = 32;                              // side of the network's input
+    std::string norm = "cifar100";                // cifar100 | cifar10 | imagenet
+    int64_t cutout = 16;                          // side of the strong view's black square, pixels; 0: none
+    bool operator==(const Data&) const = default;
+  } data = {};
+  struct Model {
+    std::string arch = "resnet18", stem = "cifar";  // resnet18 | resnet50; cifar | imagenet
+    double width = 1.0;                             // channels times this
+    std::string init = {};                          // safetensors file to start from; empty: random
+    bool operator==(const Model&) const = default;
+  } model = {};
+  std::string view = "weak";               // weak | strong: what the student and all its teachers are shown
+  std::vector<std::string> teachers = {};  // run directories or .safetensors files; empty: a teacher or a baseline is trained
+  std::string teacher_bn = "running";      // running | batch: statistics in the teachers' batch norms
+  struct Loss {
+    std::string combine = "mean_loss";     // mean_loss | mean_probs | mean_logits | log_mean_prob
+    double alpha = 0.6, soft_weight = -1;  // of cross-entropy and of distillation; -1: 1 - alpha
+    double tau = 3;                        // temperature
+    bool zscore = false;                   // standardize logits first (Sun et al., CVPR 2024, arXiv 2403.01427)
+    bool operator==(const Loss&) const = default;
+  } loss = {};
+  struct Optim {
+    double lr = 0.1, momentum = 0.9, weight_decay = 5e-4;
+    int64_t batch = 128, epochs = 60;
+    std::string schedule = "step";         // step | cosine
+    std::vector<int64_t> milestones = {};  // step: epochs at which lr is multiplied by gamma; empty: 50, 75 and 90 % of epochs
+    double gamma = 0.1, eta_min = 0;       // step; cosine: the lr it ends at
+    int64_t warmup = 8;                    // epochs of linear warm-up; 0: none
+    int64_t lr_shift = 0;                  // epochs the schedule runs ahead; 1: scheduler stepped before the first epoch
+    bool operator==(const Optim&) const = default;
+  } optim = {};
+  std::string precision = "fp32";  // fp32 | bf16
+  std::string select = "holdout";  // holdout | last | test_best: which epoch's checkpoint is kept as best
+  int64_t seed = 0;
+  int64_t eval_every = 1;  // epochs
+  bool operator==(const Recipe&) const = default;
+};
+
+// `file` may be empty (no file). Overrides are "key=value", value in YAML; a later one wins. The result is complete: name, soft_weight and milestones
+// are filled in.
+Recipe load_recipe(const Path& file, const std::vector<std::string>& overrides);
+
+std::string to_yaml(const Recipe&);  // every value; loads back equal
+
+// Ten hex digits that tell experiments apart: a hash of all values except the seed, the preset's name, and the folders that files lie in.
+std::string recipe_id(const Recipe&);
+
+// "optim.lr is 0.1 and 0.05" for the first value in which two recipes of different id differ; empty if the ids are equal.
+std::string recipe_difference(const Recipe&, const Recipe&);
+
+// Of a 0-based epoch. With e = epoch + lr_shift:
+//   step    lr * gamma^k, k = milestones <= e       cosine  eta_min + (lr - eta_min) * (1 + cos(pi e / epochs)) / 2
+// times (1 + e) / warmup while e < warmup.
+double learning_rate(const Recipe::Optim&, int64_t epoch);
+
+std::string recipe_help();  // every key with its default, range and meaning, one a line
+
+// "T1w" of runs/shapes/T1w/seed0 and of T1w.safetensors.
+std::string teacher_name(std::string_view teacher);
+
+}  // namespace kd
