@@ -1,1 +1,310 @@
+#include "bench/findings.h"
 
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <set>
+#include <tuple>
+
+#include "engine/base/check.h"
+
+namespace kd {
+namespace {
+
+std::string mean_of(const Stat& s, int decimals) {
+  return std::isfinite(s.sd) ? fmt::format("{:.{}f} ± {:.{}f}", s.mean, decimals, s.sd, decimals) : fmt::format("{:.{}f}", s.mean, decimals);
+}
+std::string seeds(int64_t n) { return n == 1 ? "one seed" : fmt::format("{} seeds", n); }
+
+std::string with_sign(double value, int decimals) {
+  std::string text = fmt::format("{:+.{}f}", value, decimals);
+  return text[0] == '-' ? text.replace(0, 1, "−") : text;
+}
+std::string interval(double lo, double hi, int decimals) { return fmt::format("95 % interval {} to {}", with_sign(lo, decimals), with_sign(hi, decimals)); }
+
+std::string listed(const std::vector<std::string>& words) {
+  if (words.size() < 2) return words.empty() ? "" : words[0];
+  return fmt::format("{} and {}", fmt::join(words.begin(), words.end() - 1, ", "), words.back());
+}
+
+double last(const RunSummary& r) { return r.test_top1_last; }
+bool same_data(const RunGroup& a, const RunGroup& b) { return a.front().dataset == b.front().dataset && a.front().train_images == b.front().train_images; }
+
+// "T1w": w, "T2s": s; 0 for any other name.
+char view_mark(const std::string& teacher) {
+  const size_t n = teacher.size();
+  return n >= 3 && teacher[0] == 'T' && (teacher[n - 1] == 'w' || teacher[n - 1] == 's') ? teacher[n - 1] : '\0';
+}
+bool all_teachers(const RunGroup& g, char mark) {
+  const auto& t = g.front().teachers;
+  return t.size() >= 2 && std::all_of(t.begin(), t.end(), [=](const std::string& name) { return view_mark(name) == mark; });
+}
+
+// The pair that stands for "the teachers" in fidelity: their ensemble, or the only teacher.
+double agreement(const RunSummary& r) {
+  const double ensemble = pair_number(r, "test", "Ens-S", "agreement");
+  return std::isfinite(ensemble) ? ensemble : pair_number(r, "test", "T1-S", "agreement");
+}
+double teacher_iou(const RunSummary& r) { return map_number(r, main_map(r), &MapEval::iou, "T1-T2"); }
+
+// Strong minus weak teachers, the student's view and everything else equal; one value for each seed, the mean over both views where both were run.
+template <class Get>
+Stat strong_minus_weak(const std::vector<RunGroup>& groups, Get get) {
+  std::map<std::tuple<std::string, int64_t, int64_t>, std::vector<double>> by_seed;
+  for (const RunGroup& strong : groups)
+    for (const RunGroup& weak : groups) {
+      const RunSummary &s = strong.front(), &w = weak.front();
+      if (!all_teachers(strong, 's') || !all_teachers(weak, 'w') || s.teachers.size() != w.teachers.size() || s.view != w.view || !same_data(strong, weak))
+        continue;
+      for (const RunSummary& a : strong.runs)
+        for (const RunSummary& b : weak.runs)
+          if (const double d = get(a) - get(b); a.seed == b.seed && std::isfinite(d)) by_seed[{a.dataset, a.train_images, a.seed}].push_back(d);
+    }
+  std::vector<double> values;
+  for (const auto& [seed, differences] : by_seed) values.push_back(stat_of(differences).mean);
+  return stat_of(values);
+}
+
+std::string reading(const Stat& s, int predicted_sign, double threshold) {
+  if (s.n == 0) return "not measured";
+  if (s.n == 1) return "undecided: one seed";
+  if (s.sd < 1e-9) return "undecided: the same teachers in every seed";
+  const bool clear = std::abs(s.mean) > s.ci95, large = std::abs(s.mean) >= threshold;
+  if (!clear) return "undecided: the interval holds 0";
+  if (!large) return fmt::format("undecided: below {:g}", threshold);
+  return s.mean * predicted_sign > 0 ? "supported" : "contradicted";
+}
+
+struct Correlation {
+  double rho = kNotMeasured;
+  size_t n = 0;
+};
+
+// Over students of one data set and one student view, whichever has most: the student's own view moves everything else, too.
+template <class X, class Y>
+Correlation correlate(const std::vector<RunGroup>& groups, X x, Y y) {
+  std::map<std::tuple<std::string, int64_t, std::string>, std::pair<std::vector<double>, std::vector<double>>> by_view;
+  for (const RunGroup& g : groups) {
+    if (g.front().kind != "student") continue;
+    const double a = stat_of(g, x).mean, b = stat_of(g, y).mean;
+    if (!std::isfinite(a) || !std::isfinite(b)) continue;
+    auto& [as, bs] = by_view[{g.front().dataset, g.front().train_images, g.front().view}];
+    as.push_back(a), bs.push_back(b);
+  }
+  Correlation best;
+  for (const auto& [view, values] : by_view)
+    if (values.first.size() > best.n) best = {spearman(values.first, values.second), values.first.size()};
+  return best;
+}
+
+std::vector<Cell> correlation_row(const char* id, const char* hypothesis, const std::string& what, const Correlation& c) {
+  const auto [lo, hi] = spearman_interval(c.rho, c.n);
+  std::string measured = what + ": ", verdict = "not measured";
+  if (!std::isfinite(c.rho))
+    measured += "needs 4 or more students of one view";
+  else if (!std::isfinite(lo))
+    measured += with_sign(c.rho, 2), verdict = "undecided: fewer than 4 students";
+  else {
+    measured += fmt::format("{} ({})", with_sign(c.rho, 2), interval(lo, hi, 2));
+    verdict = lo <= 0 && hi >= 0 ? "undecided: the interval holds 0" : c.rho < 0 ? "supported" : "contradicted";
+  }
+  return {id, hypothesis, measured, c.n == 0 ? std::string() : c.n == 1 ? "one student" : fmt::format("{} students", c.n), verdict};
+}
+
+Table hypotheses_of(const std::vector<RunGroup>& groups) {
+  Table table{
+      .title = "Hypotheses",
+      .columns = {{"id", ""}, {"hypothesis", "hypothesis"}, {"measured", "measured"}, {"n", "n"}, {"reading", "reading"}},
+      .notes = {
+          "Strong − weak: students of strongly against students of weakly augmented teachers, equal student view, paired by seed. ρ: Spearman over students of "
+          "one "
+          "view. Supported or contradicted only where the 95 % interval excludes 0 and the effect reaches 0.5 points of accuracy or 0.02 of IoU or agreement.",
+          "All of this is association. The obvious confounder is the accuracy of the teachers' ensemble, listed under Calibration."}};
+  auto paired = [&](const char* id, const char* hypothesis, const std::string& what, const Stat& s, int decimals, int sign, double threshold) {
+    std::string measured = what + (s.n == 0 ? ": needs students of only-strong and of only-weak teachers" : ": " + with_sign(s.mean, decimals));
+    if (s.n > 1) measured += fmt::format(" ({})", interval(s.mean - s.ci95, s.mean + s.ci95, decimals));
+    table.rows.push_back({id, hypothesis, measured, s.n == 0 ? std::string() : seeds(s.n), reading(s, sign, threshold)});
+  };
+  paired("H1", "Stronger augmentation diversifies the teachers' attention", "IoU(T1,T2), strong − weak", strong_minus_weak(groups, teacher_iou), 3, -1, .02);
+  paired("H2", "Diverse teacher attention helps the student", "top-1 points, strong − weak", strong_minus_weak(groups, last), 2, 1, .5);
+  table.rows.push_back(
+      correlation_row("H2", "… so across students less overlap goes with more accuracy", "ρ of IoU(T1,T2) and top-1", correlate(groups, teacher_iou, last)));
+  paired("H3", "That gain comes with less imitation", "agreement with the teachers, strong − weak", strong_minus_weak(groups, agreement), 3, -1, .02);
+  table.rows.push_back({"H4", "z-scored logits help accuracy, not fidelity",
+                        "needs runs with and without loss.zscore at equal weights; compare them in the tables", "", "not measured"});
+  table.rows.push_back(
+      correlation_row("H5", "Low fidelity is a property, not a defect", "ρ of top-1 and agreement with the teachers", correlate(groups, last, agreement)));
+  return table;
+}
+
+const RunGroup* best_of(const std::vector<RunGroup>& groups, const RunGroup& like, const std::string& kind) {
+  const RunGroup* best = nullptr;
+  for (const RunGroup& g : groups)
+    if (g.front().kind == kind && same_data(g, like) && (!best || stat_of(g, last).mean > stat_of(*best, last).mean)) best = &g;
+  return best;
+}
+
+const RunGroup* baseline_of(const std::vector<RunGroup>& groups, const RunGroup& student) {
+  const RunSummary& s = student.front();
+  for (const RunGroup& g : groups) {
+    const RunSummary& b = g.front();
+    if (b.kind == "baseline" && same_data(g, student) && b.view == s.view && b.arch == s.arch && b.params == s.params) return &g;
+  }
+  return nullptr;
+}
+
+void describe_student(const std::vector<RunGroup>& groups, const RunGroup& best, Findings& into) {
+  const RunSummary& run = best.front();
+  auto say = [&](const char* topic, std::string text) { into.sentences.push_back({topic, std::move(text)}); };
+  const Stat accuracy = stat_of(best, last);
+  say("Accuracy",
+      fmt::format("The best student, {}, is right on {} % of the test images after its last epoch ({}).", best.label, mean_of(accuracy, 2), seeds(accuracy.n)));
+
+  if (const RunGroup* alone = baseline_of(groups, best)) {
+    const Stat gain = stat_of(paired_differences(best, *alone, last));
+    const std::string without = fmt::format("The same network without teachers, {}, reaches {} %", alone->label, mean_of(stat_of(*alone, last), 2));
+    if (gain.n == 0) say("Gain", without + "; no seed is shared, so there is no paired difference.");
+    else {
+      const std::string sure = gain.n == 1 ? "one seed" : fmt::format("{}, {}", interval(gain.mean - gain.ci95, gain.mean + gain.ci95, 2), seeds(gain.n));
+      say("Gain", fmt::format("{}: distillation changes accuracy by {} points ({}).", without, with_sign(gain.mean, 2), sure));
+    }
+  } else {
+    into.warnings.push_back(
+        fmt::format("{} has no baseline: without an only_S run of the same network and view, nothing says what distillation adds.", best.label));
+  }
+
+  std::vector<std::string> teachers, fidelity;
+  for (size_t i = 1; i <= run.teachers.size(); ++i) {
+    const std::string id = fmt::format("T{}", i);
+    const Stat top1 = stat_of(best, [&](const RunSummary& r) { return model_number(r, "test", id, "top1"); });
+    const Stat agree = stat_of(best, [&](const RunSummary& r) { return pair_number(r, "test", id + "-S", "agreement"); });
+    if (top1.n) teachers.push_back(fmt::format("{} % ({})", mean_of(top1, 2), run.teachers[i - 1]));
+    if (agree.n) fidelity.push_back(fmt::format("{} ({})", mean_of(agree, 3), id));
+  }
+  const Stat ensemble = stat_of(best, [](const RunSummary& r) { return model_number(r, "test", "Ens", "top1"); });
+  if (!teachers.empty())
+    say("Teachers", fmt::format("Its {} {} {}{}.", teachers.size() == 1 ? "teacher" : "teachers", teachers.size() == 1 ? "reaches" : "reach", listed(teachers),
+                                ensemble.n ? fmt::format("; their ensemble {} %", mean_of(ensemble, 2)) : ""));
+  const Stat between = stat_of(best, [](const RunSummary& r) { return pair_number(r, "test", "T1-T2", "agreement"); });
+  const Stat with_ensemble = stat_of(best, [](const RunSummary& r) { return pair_number(r, "test", "Ens-S", "agreement"); });
+  if (!fidelity.empty())
+    say("Fidelity", fmt::format("It gives its teachers' answer on a share of {} of the test images{}{}.", listed(fidelity),
+                                with_ensemble.n ? fmt::format(", the ensemble's on {}", mean_of(with_ensemble, 3)) : "",
+                                between.n ? fmt::format("; the teachers give each other's on {}", mean_of(between, 3)) : ""));
+
+  const std::string kind = main_map(run);
+  const bool two = run.teachers.size() >= 2;
+  auto iou = [&](const std::string& of) {
+    return stat_of(best, [&](const RunSummary& r) { return map_number(r, of, &MapEval::iou, two ? "T1-T2" : "T1-S"); });
+  };
+  const Stat learned = iou(kind), control = iou("random_projection");
+  if (learned.n) {
+    std::string sentence = fmt::format("The {} maps of {} overlap with an IoU of {}", kind, two ? "T1 and T2" : "T1 and the student", mean_of(learned, 3));
+    if (control.n)
+      sentence += fmt::format("; the random-projection control gives {}{}", mean_of(control, 3),
+                              learned.mean - control.mean < 0.05 ? ", so the overlap is no more than any projection of the features would show" : "");
+    say("Attention", sentence + ".");
+  }
+  const Stat ece = stat_of(best, [](const RunSummary& r) { return model_number(r, "test", "S", "ece"); });
+  const Stat ensemble_ece = stat_of(best, [](const RunSummary& r) { return model_number(r, "test", "Ens", "ece"); });
+  if (ece.n)
+    say("Calibration", fmt::format("Its ECE is {}{}.", mean_of(ece, 3), ensemble_ece.n ? fmt::format(", the ensemble's {}", mean_of(ensemble_ece, 3)) : ""));
+}
+
+// Names of the groups for which `is` holds, the first few spelled out.
+template <class Is>
+std::string names_where(const std::vector<RunGroup>& groups, Is is) {
+  std::vector<std::string> names;
+  for (const RunGroup& g : groups)
+    if (is(g)) names.push_back(g.label);
+  constexpr size_t kShown = 8;
+  if (names.size() <= kShown) return listed(names);
+  const size_t more = names.size() - kShown;
+  names.resize(kShown);
+  return fmt::format("{} and {} more", fmt::join(names, ", "), more);
+}
+
+void warn(const std::vector<RunGroup>& groups, std::vector<std::string>& warnings) {
+  auto some_run = [](const RunGroup& g, auto&& is) { return std::any_of(g.runs.begin(), g.runs.end(), is); };
+  auto add = [&](const char* text, auto&& is) {
+    const std::string names = names_where(groups, is);
+    if (!names.empty()) warnings.push_back(fmt::format(fmt::runtime(text), names));
+  };
+  add("One seed only, so differences may be luck: {}.", [](const RunGroup& g) { return g.runs.size() == 1; });
+  add("Not every epoch was run: {}.", [&](const RunGroup& g) { return some_run(g, [](const RunSummary& r) { return r.epochs_done < r.epochs; }); });
+  add("The selected epoch was chosen on the test images, so its accuracy is optimistic: {}.",
+      [&](const RunGroup& g) { return some_run(g, [](const RunSummary& r) { return r.select.rfind("test", 0) == 0; }); });
+  add("The selected epoch and the last differ by more than one point: {}.",
+      [&](const RunGroup& g) { return some_run(g, [](const RunSummary& r) { return std::abs(r.test_top1_selected - r.test_top1_last) > 1; }); });
+  add("The same seed was found twice: {}.", [](const RunGroup& g) {
+    std::set<int64_t> distinct;
+    for (const RunSummary& r : g.runs) distinct.insert(r.seed);
+    return distinct.size() < g.runs.size();
+  });
+  add("The seeds do not share their settings, so their spread is not that of luck alone: {}.", [&](const RunGroup& g) {
+    auto settings = [](const RunSummary& r) {
+      return std::tie(r.arch, r.stem, r.width, r.px, r.view, r.epochs, r.precision, r.select, r.teachers, r.classes, r.test_images);
+    };
+    return some_run(g, [&](const RunSummary& r) { return settings(r) != settings(g.front()); });
+  });
+  std::set<double> thresholds;
+  for (const RunGroup& g : groups)
+    for (const RunSummary& r : g.runs)
+      if (std::isfinite(r.map_threshold)) thresholds.insert(r.map_threshold);
+  if (thresholds.size() > 1)
+    warnings.push_back(fmt::format("Attention masks were cut at different thresholds ({}), so their IoU cannot be compared.", fmt::join(thresholds, ", ")));
+}
+
+}  // namespace
+
+std::string main_map(const RunSummary& run) { return run.maps.empty() || run.maps.count("pred_class") ? "pred_class" : run.maps.begin()->first; }
+
+double spearman(const std::vector<double>& a, const std::vector<double>& b) {
+  KD_CHECK(a.size() == b.size(), "spearman: {} and {} values", a.size(), b.size());
+  if (a.size() < 3) return kNotMeasured;
+  auto ranks = [](const std::vector<double>& values) {
+    std::vector<double> out;
+    for (double v : values) {
+      const auto below = std::count_if(values.begin(), values.end(), [=](double o) { return o < v; }), equal = std::count(values.begin(), values.end(), v);
+      out.push_back(double(below) + double(equal + 1) / 2);
+    }
+    return out;
+  };
+  const std::vector<double> ra = ranks(a), rb = ranks(b);
+  const double mean = double(a.size() + 1) / 2;
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ab += (ra[i] - mean) * (rb[i] - mean);
+    aa += (ra[i] - mean) * (ra[i] - mean);
+    bb += (rb[i] - mean) * (rb[i] - mean);
+  }
+  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : kNotMeasured;
+}
+
+std::pair<double, double> spearman_interval(double rho, size_t n) {
+  if (!std::isfinite(rho) || n < 4) return {kNotMeasured, kNotMeasured};
+  const double z = std::atanh(std::clamp(rho, -1 + 1e-12, 1 - 1e-12)), half = 1.959964 * std::sqrt(1.06 / double(n - 3));
+  return {std::tanh(z - half), std::tanh(z + half)};
+}
+
+Findings findings_of(const std::vector<RunGroup>& groups) {
+  Findings findings;
+  const RunGroup* first_of_data = nullptr;
+  for (const RunGroup& g : groups) {
+    if (first_of_data && same_data(*first_of_data, g)) continue;
+    first_of_data = &g;
+    if (const RunGroup* student = best_of(groups, g, "student")) {
+      describe_student(groups, *student, findings);
+      continue;
+    }
+    const RunGroup* best = best_of(groups, g, "teacher") ? best_of(groups, g, "teacher") : best_of(groups, g, "baseline");
+    const Stat accuracy = stat_of(*best, last);
+    findings.sentences.push_back({"Accuracy", fmt::format("There is no student here yet. The best model, {}, is right on {} % of the test images ({}).",
+                                                          best->label, mean_of(accuracy, 2), seeds(accuracy.n))});
+  }
+  warn(groups, findings.warnings);
+  findings.hypotheses = hypotheses_of(groups);
+  return findings;
+}
+
+}  // namespace kd

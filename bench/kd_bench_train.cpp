@@ -119,7 +119,7 @@ class Training {
       }
       save_model(path / "ckpt" / "last.safetensors", *net_, metadata);
 
-      std::vector<std::pair<std::string, Value>> record{{"event", std::string("epoch")},
+      Record record{{"event", std::string("epoch")},
                                                         {"epoch", epoch},
                                                         {"lr", lr},
                                                         {"loss", sums.loss / double(sums.images)},

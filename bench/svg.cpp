@@ -20,10 +20,10 @@ std::string fixed(double value, int decimals) {
 std::string at(double px) { return fixed(px, 1); }
 std::string shown(double value) { return std::abs(value) >= 1e4 || (value != 0 && std::abs(value) < 1e-3) ? fmt::format("{:.3g}", value) : fixed(value, 4); }
 
-// No font is at hand to measure: 0.58 em is the mean advance of a proportional sans serif, rounded up.
+// No font is at hand to measure: 0.62 em is about the mean advance of the widest common sans serifs (Verdana, DejaVu).
 double text_width(std::string_view text, double px = kFontPx) {
   const auto letters = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
-  return 0.58 * px * double(letters);
+  return 0.62 * px * double(letters);
 }
 
 enum class Anchor { start, middle, end };
@@ -158,6 +158,16 @@ double left_margin(const Axis& axis, const std::vector<double>& values, double h
   return 26 + widest + 7;
 }
 
+void check_lengths(const char* chart, const Series& s, size_t groups) {
+  KD_CHECK(s.values.size() == groups && (s.errors.empty() || s.errors.size() == groups), "{}: '{}' has {} values and {} errors for {} groups", chart, s.name,
+           s.values.size(), s.errors.size(), groups);
+}
+
+std::string tip_of(const std::string& group, const Series& s, size_t g, int decimals) {
+  const std::string spread = s.error(g) > 0 ? fmt::format(" ± {:.{}f}", s.error(g), decimals) : "";
+  return fmt::format("{}, {}: {:.{}f}{}", group, s.name, s.values[g], decimals, spread);
+}
+
 std::string polyline(const std::vector<std::pair<double, double>>& points) {
   std::string d;
   for (auto [x, y] : points) d += fmt::format("{}{} {}", d.empty() ? "M" : "L", at(x), at(y));
@@ -185,6 +195,8 @@ std::string escape(std::string_view text) {
   }
   return out;
 }
+
+double Series::error(size_t group) const { return errors.empty() || !std::isfinite(errors[group]) ? 0 : errors[group]; }
 
 std::string line_chart(const Figure& figure, const Axis& x_axis, const Axis& y_axis, const std::vector<Line>& lines) {
   std::vector<double> xs, ys;
@@ -249,7 +261,11 @@ std::string scatter_plot(const Figure& figure, const Axis& x_axis, const Axis& y
     bool meets(const Box& o) const { return x0 < o.x1 && o.x0 < x1 && y0 < o.y1 && o.y0 < y1; }
   };
   std::vector<Box> taken;
-  for (const Point& p : points) taken.push_back({x(p.x) - 5, y(p.y) - 5, x(p.x) + 5, y(p.y) + 5});
+  for (const Point& p : points) {
+    taken.push_back({x(p.x) - 5, y(p.y) - 5, x(p.x) + 5, y(p.y) + 5});
+    if (p.x_error > 0) taken.push_back({x(p.x - p.x_error), y(p.y) - 1, x(p.x + p.x_error), y(p.y) + 1});
+    if (p.y_error > 0) taken.push_back({x(p.x) - 1, y(p.y + p.y_error), x(p.x) + 1, y(p.y - p.y_error)});
+  }
   for (const Point& p : points) {
     const double cx = x(p.x), cy = y(p.y);
     const std::string whisker = fmt::format("stroke=\"{}\" stroke-opacity=\".55\" stroke-width=\"1.5\"", p.color);
@@ -280,17 +296,15 @@ std::string scatter_plot(const Figure& figure, const Axis& x_axis, const Axis& y
   return drawing.done();
 }
 
-std::string bar_chart(const Figure& figure, const Axis& axis, const std::vector<std::string>& groups, const std::vector<BarSeries>& series, int decimals) {
+std::string bar_chart(const Figure& figure, const Axis& axis, const std::vector<std::string>& groups, const std::vector<Series>& series, int decimals) {
   constexpr double kBar = 15, kGap = 11;
   std::vector<double> values{0};
   std::vector<Key> keys;
   double label_width = 0, value_width = 0;
-  for (const BarSeries& s : series) {
-    KD_CHECK(s.values.size() == groups.size() && (s.errors.empty() || s.errors.size() == groups.size()),
-             "bar_chart: '{}' has {} values and {} errors for {} groups", s.name, s.values.size(), s.errors.size(), groups.size());
+  for (const Series& s : series) {
+    check_lengths("bar_chart", s, groups.size());
     for (size_t g = 0; g < groups.size(); ++g) {
-      const double error = s.errors.empty() || !std::isfinite(s.errors[g]) ? 0 : s.errors[g];
-      values.insert(values.end(), {s.values[g] - error, s.values[g] + error});
+      values.insert(values.end(), {s.values[g] - s.error(g), s.values[g] + s.error(g)});
       if (std::isfinite(s.values[g])) value_width = std::max(value_width, text_width(fmt::format("{:.{}f}", s.values[g], decimals), kSmallPx) + 8);
     }
     keys.push_back({s.name, s.color});
@@ -311,16 +325,15 @@ std::string bar_chart(const Figure& figure, const Axis& axis, const std::vector<
     const double group_top = plot.top + group_height * double(g) + kGap / 2;
     drawing.text(plot.left - 8, group_top + kBar * double(series.size()) / 2 + 4, Anchor::end, groups[g]);
     for (size_t k = 0; k < series.size(); ++k) {
-      const BarSeries& s = series[k];
+      const Series& s = series[k];
       const double value = s.values[g], y = group_top + kBar * double(k);
       if (!std::isfinite(value)) {
         drawing.text(zero + 5, y + kBar - 4, Anchor::start, "not measured", kSmall);
         continue;
       }
-      const double end = std::clamp(x(value), plot.left, plot.right), error = s.errors.empty() || !std::isfinite(s.errors[g]) ? 0 : s.errors[g];
-      const std::string spread = error > 0 ? fmt::format(" ± {:.{}f}", error, decimals) : "";
+      const double end = std::clamp(x(value), plot.left, plot.right), error = s.error(g);
       drawing.rect(std::min(zero, end), y + 1, std::abs(end - zero), kBar - 2, fmt::format("fill=\"{}\" rx=\"1.5\"", s.color),
-                   fmt::format("{}, {}: {:.{}f}{}", groups[g], s.name, value, decimals, spread));
+                   tip_of(groups[g], s, g, decimals));
       const double from = std::max(x(value - error), plot.left), to = x(value + error), middle = y + kBar / 2;
       if (error > 0)
         drawing.path(fmt::format("M{0} {1}L{2} {1}M{0} {3}L{0} {4}M{2} {3}L{2} {4}", at(from), at(middle), at(to), at(middle - 3), at(middle + 3)),
@@ -332,11 +345,46 @@ std::string bar_chart(const Figure& figure, const Axis& axis, const std::vector<
   return drawing.done();
 }
 
+std::string dot_plot(const Figure& figure, const Axis& axis, const std::vector<std::string>& groups, const std::vector<Series>& series, int decimals) {
+  constexpr double kRow = 26;
+  std::vector<double> values;
+  std::vector<Key> keys;
+  double label_width = 0;
+  for (const Series& s : series) {
+    check_lengths("dot_plot", s, groups.size());
+    for (size_t g = 0; g < groups.size(); ++g) values.insert(values.end(), {s.values[g] - s.error(g), s.values[g] + s.error(g)});
+    keys.push_back({s.name, s.color});
+  }
+  for (const std::string& group : groups) label_width = std::max(label_width, text_width(group));
+  const double left = std::min(label_width + 12, 0.5 * figure.width), top = legend(nullptr, keys, 2, figure.width - 4);
+  const Plot plot{left, top, figure.width - 14, top + kRow * double(groups.size())};
+  Drawing drawing(figure.label, figure.width, plot.bottom + 42);
+  legend(&drawing, keys, 2, figure.width - 4);
+  const Scale x = scale_for(axis, values, Ends::ticks, 6, plot.left, plot.right);
+  draw_x_axis(drawing, plot, x, axis.label, Grid::lines);
+
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const double middle = plot.top + kRow * (double(g) + 0.5);
+    drawing.text(plot.left - 8, middle + 4, Anchor::end, groups[g]);
+    drawing.line(plot.left, middle, plot.right, middle, kGrid);
+    // Neighbouring series keep a little apart, so that equal values do not hide each other.
+    const double apart = series.size() > 1 ? std::min(5.0, 14.0 / double(series.size() - 1)) : 0;
+    for (size_t k = 0; k < series.size(); ++k) {
+      const Series& s = series[k];
+      if (!std::isfinite(s.values[g])) continue;
+      const double y = middle + apart * (double(k) - double(series.size() - 1) / 2), value = s.values[g], error = s.error(g);
+      if (error > 0) drawing.line(x(value - error), y, x(value + error), y, fmt::format("stroke=\"{}\" stroke-width=\"1.6\" stroke-opacity=\".6\"", s.color));
+      drawing.circle(x(value), y, 4, fmt::format("fill=\"{}\"", s.color), tip_of(groups[g], s, g, decimals));
+    }
+  }
+  return drawing.done();
+}
+
 std::string reliability_diagram(const Figure& figure, const char* fill, std::span<const ReliabilityBar> bars, int bins) {
   constexpr double kCounts = 30;
-  Drawing drawing(figure.label, figure.width, figure.height);
-  const double side = std::min(figure.width - 44, figure.height - 22 - kCounts - 40);
-  const Plot plot{34, 8, 34 + side, 8 + side};
+  const double side = figure.width - 52;
+  const Plot plot{42, 8, 42 + side, 8 + side};
+  Drawing drawing(figure.label, figure.width, plot.bottom + kCounts + 44);
   const Axis unit{"", 0, 1};
   const Scale x = scale_for(unit, {}, Ends::data, 2, plot.left, plot.right), y = scale_for(unit, {}, Ends::data, 2, plot.bottom, plot.top);
   for (double tick : y.ticks) {

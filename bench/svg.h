@@ -48,16 +48,19 @@ struct Point {
 };
 std::string scatter_plot(const Figure&, const Axis& x, const Axis& y, const std::vector<Point>&);
 
-struct BarSeries {
+struct Series {
   std::string name, color;
-  std::vector<double> values;  // one for each group
-  std::vector<double> errors;  // half lengths of the whiskers; empty: none
+  std::vector<double> values;        // one for each group
+  std::vector<double> errors;        // half lengths of the whiskers; empty: none
+  double error(size_t group) const;  // 0 where there is none
 };
-// Horizontal bars from zero, each with its value; the figure's height follows from the number of bars, Figure::height is not read.
-std::string bar_chart(const Figure&, const Axis& value, const std::vector<std::string>& groups, const std::vector<BarSeries>&, int decimals);
+// Horizontal bars from zero, each with its value; the figure's height follows from their number, Figure::height is not read.
+std::string bar_chart(const Figure&, const Axis& value, const std::vector<std::string>& groups, const std::vector<Series>&, int decimals);
+// The same as dots, one row for each group. Its axis need not begin at zero: for values whose differences are small beside them.
+std::string dot_plot(const Figure&, const Axis& value, const std::vector<std::string>& groups, const std::vector<Series>&, int decimals);
 
 // Accuracy against confidence in bins of equal width (Guo et al. 2017): the bars should end on the diagonal; the share of the images
-// in each bin is drawn below on the same axis.
+// in each bin is drawn below on the same axis. The height follows from the width.
 struct ReliabilityBar {
   int64_t index, n;
   double acc, conf;

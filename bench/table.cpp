@@ -112,6 +112,22 @@ std::string padded(const std::string& text, size_t cells, bool right) {
   return right ? space + text : text + space;
 }
 
+std::string wrapped(const std::string& text) {
+  constexpr size_t kLine = 110;
+  std::string out;
+  size_t used = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(' ', begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
+    if (used > 0 && used + 1 + cells_of(word) > kLine) out += '\n', used = 0;
+    if (used > 0) out += ' ', ++used;
+    out += word;
+    used += cells_of(word);
+    begin = end + 1;
+  }
+  return out + "\n";
+}
+
 std::string as_text(const Table& table) {
   std::vector<size_t> widths;
   for (const Column& c : table.columns) widths.push_back(cells_of(c.name));
@@ -128,15 +144,19 @@ std::string as_text(const Table& table) {
     for (size_t c = 0; c < widths.size(); ++c) line += (c ? "  " : "") + padded(entry_of(c), widths[c], is_number(table.columns[c]));
     return line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
   };
-  std::string out = table.title + "\n";
+  // Blank lines help only between groups worth the name.
+  bool grouped = false;
+  for (size_t r = 0; r < table.rows.size(); ++r) grouped |= group_end(table, r) - group_begin(table, r) > 1;
+  std::string out = table.title + "\n\n";
   out += row([&](size_t c) { return table.columns[c].name; });
   out += row([&](size_t c) { return std::string(widths[c], '-'); });
   for (size_t r = 0; r < table.rows.size(); ++r) {
-    if (starts_group(table, r)) out += "\n";
+    if (grouped && starts_group(table, r)) out += "\n";
     out += row([&](size_t c) { return entry(r, c); });
   }
-  for (const std::string& note : table.notes) out += note + "\n";
-  if (!table.caveat.empty()) out += table.caveat + "\n";
+  out += "\n";
+  for (const std::string& note : table.notes) out += wrapped(note);
+  if (!table.caveat.empty()) out += wrapped(table.caveat);
   return out;
 }
 
@@ -264,7 +284,8 @@ Format format_from_name(const std::string& name) {
 std::string shown(const Column& column, const Cell& cell) {
   if (column.kind == Column::Kind::text) return cell.text.empty() ? "–" : cell.text;
   if (!std::isfinite(cell.value)) return "–";
-  const std::string value = fmt::format("{:.{}f}", cell.value, column.decimals);
+  std::string value = fmt::format("{:.{}f}", cell.value, column.decimals);
+  if (value.find_first_not_of("-0.") == value.npos && value[0] == '-') value.erase(0, 1);
   return column.kind == Column::Kind::spread && std::isfinite(cell.sd) ? fmt::format("{} ± {:.{}f}", value, cell.sd, column.decimals) : value;
 }
 

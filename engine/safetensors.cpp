@@ -90,9 +90,13 @@ json parse_header(const std::string& where, const uint8_t* begin, const uint8_t*
     return true;
   };
   try {
-    return json::parse(begin, end, refuse_duplicates);
+    const json header = json::parse(begin, end, refuse_duplicates);
+    KD_INPUT(std::find(begin, end, 0) == end, "{}: not a safetensors file: its header is not JSON, it holds a zero byte", where);  // the parser's end of input
+    return header;
   } catch (const json::parse_error& e) {
     throw Error(fmt::format("{}: not a safetensors file: its header is not JSON at byte {}", where, 7 + e.byte));  // the parser counts from 1
+  } catch (const json::exception&) {                                                                               // a number that no double can hold
+    throw Error(fmt::format("{}: not a safetensors file: its header holds a number out of range", where));
   }
 }
 
@@ -180,7 +184,7 @@ TensorFile read_safetensors(const Path& path) {
 }
 
 void write_safetensors(const Path& path, const TensorFile& file) {
-  // Widest type first: every tensor then lies at a multiple of its element size, without which torch refuses to view it.
+  // Widest type first, as the official writer does: every tensor then lies at a multiple of its element size, and readers may map it in place.
   std::vector<const NamedTensor*> order;
   for (const NamedTensor& t : file.tensors) order.push_back(&t);
   std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return size_of(a->value.dtype()) > size_of(b->value.dtype()); });
@@ -190,7 +194,7 @@ void write_safetensors(const Path& path, const TensorFile& file) {
   header["__metadata__"]["format"] = "pt";
   int64_t offset = 0;
   for (const NamedTensor* t : order) {
-    KD_CHECK(!header.contains(t->name), "write_safetensors: '{}' twice", t->name);
+    KD_CHECK(t->value.defined() && !header.contains(t->name), "write_safetensors: '{}' is undefined or there twice", t->name);
     const Shape& shape = t->value.shape();
     json dims = json::array();
     for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
