@@ -163,7 +163,8 @@ void describe_student(const std::vector<RunGroup>& groups, const RunGroup& best,
   if (const RunGroup* alone = baseline_of(groups, best)) {
     const Stat gain = stat_of(paired_differences(best, *alone, last));
     const std::string without = fmt::format("The same network without teachers, {}, reaches {} %", alone->label, mean_of(stat_of(*alone, last), 2));
-    if (gain.n == 0) say("Gain", without + "; no seed is shared, so there is no paired difference.");
+    if (gain.n == 0)
+      say("Gain", without + "; no seed is shared, so there is no paired difference.");
     else {
       const std::string sure = gain.n == 1 ? "one seed" : fmt::format("{}, {}", interval(gain.mean - gain.ci95, gain.mean + gain.ci95, 2), seeds(gain.n));
       say("Gain", fmt::format("{}: distillation changes accuracy by {} points ({}).", without, with_sign(gain.mean, 2), sure));
@@ -202,7 +203,9 @@ void describe_student(const std::vector<RunGroup>& groups, const RunGroup& best,
     std::string sentence = fmt::format("The {} maps of {} overlap with an IoU of {}", kind, two ? "T1 and T2" : "T1 and the student", mean_of(learned, 3));
     if (control.n)
       sentence += fmt::format("; the random-projection control gives {}{}", mean_of(control, 3),
-                              learned.mean - control.mean < 0.05 ? ", so the overlap is no more than any projection of the features would show" : "");
+                              learned.mean <= control.mean         ? ", so the overlap is no more than any projection of the features would show"
+                              : learned.mean - control.mean < 0.05 ? ", so the overlap is hardly more than any projection of the features would show"
+                                                                   : "");
     say("Attention", sentence + ".");
   }
   const Stat ece = stat_of(best, [](const RunSummary& r) { return model_number(r, "test", "S", "ece"); });

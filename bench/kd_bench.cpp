@@ -127,7 +127,6 @@ int run_main(int argc, char** argv) {
   demo_verb->add_option("--device", device, "auto, cpu or cuda");
 
   CLI11_PARSE(app, argc, argv);
-  require_supported_cpu();
   require_device(device);
 
   if (*doctor_verb) return doctor();
@@ -172,6 +171,7 @@ int run_main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    kd::start_process(argv);
     return kd::run_main(argc, argv);
   } catch (const std::exception& e) {
     std::fflush(stdout);

@@ -36,7 +36,7 @@ struct Picture {
   int32_t label;
 };
 
-// One 32x32 RGB image from a file: the largest centred square, enlarged or reduced by the test view's own resampling.
+// One 32x32 RGB image from a file: the largest centred square.
 void load_picture(const Path& path, uint8_t* out) {
   const auto bytes = read_bytes(path);
   int w = 0, h = 0, channels = 0;
@@ -118,7 +118,8 @@ void images_to_cifar(const Path& folder, const Path& out, double test_share, uin
   Dataset all{.name = "cifar100", .classes = 100};
   std::vector<Picture> pictures;
   for (const auto& [name, files] : classes) {
-    KD_INPUT(files.size() >= 2, "{}: class '{}' has {} images; at least 2 are needed, one to train on and one to test on", folder.string(), name, files.size());
+    KD_INPUT(files.size() >= 2 && double(files.size()) * test_share >= 0.5, "{}: class '{}' has {} images: too few to keep a share of {:g} of them for testing; add images or raise --test-share",
+             folder.string(), name, files.size(), test_share);
     for (const Path& path : files) pictures.push_back({path, int32_t(all.class_names.size())});
     all.class_names.push_back(name);
   }

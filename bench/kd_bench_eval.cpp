@@ -48,7 +48,7 @@ Seen look(Member& member, const Dataset& data, const PredictOptions& options, bo
 json to_json(const ModelMetrics& m) {
   json bins = json::array();
   for (const ReliabilityBin& b : m.reliability) bins.push_back({{"bin", b.index}, {"n", b.n}, {"acc", b.acc}, {"conf", b.conf}});
-  return {{"top1", m.top1}, {"nll", m.nll}, {"brier", m.brier}, {"entropy", m.entropy}, {"ece", m.ece}, {"ece_unweighted", m.ece_unweighted}, {"mce", m.mce},
+  return {{"top1", m.top1}, {"top5", m.top5}, {"nll", m.nll}, {"brier", m.brier}, {"entropy", m.entropy}, {"ece", m.ece}, {"ece_unweighted", m.ece_unweighted}, {"mce", m.mce},
           {"mean_confidence", m.mean_confidence}, {"per_class_top1", m.per_class_top1}, {"reliability", bins}};
 }
 

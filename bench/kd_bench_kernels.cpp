@@ -123,7 +123,6 @@ class Table : public benchmark::BenchmarkReporter {
 };
 
 int run(int argc, char** argv) {
-  require_supported_cpu();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const Options options = parse(argc, argv);
   bool own_table = true;
@@ -169,6 +168,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    kd::start_process(argv);
     return kd::bench::run(argc, argv);
   } catch (const std::exception& e) {
     fmt::print(stderr, "kd_bench_kernels: {}\n", e.what());

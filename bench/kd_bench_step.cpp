@@ -122,7 +122,6 @@ int run_main(int argc, char** argv) {
   app.add_option("--seconds", seconds, "time spent on each row")->check(CLI::PositiveNumber);
   app.add_flag("--serve", server, "time on request from standard input");
   CLI11_PARSE(app, argc, argv);
-  require_supported_cpu();
   if (server) return serve(), 0;
 
   fmt::print("{} · {} threads\n{:<22} {:<5} {:>10} {:>21} {:>9} {:>6}\n", cpu_info().name, cpu_info().threads, "case", "", "median ms", "p10 - p90 ms", "img/s", "runs");
@@ -150,6 +149,7 @@ int run_main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    kd::start_process(argv);
     return kd::run_main(argc, argv);
   } catch (const std::exception& e) {
     fmt::print(stderr, "kd_bench_step: {}\n", e.what());

@@ -23,7 +23,7 @@ struct TrainState {
   int64_t epochs_done = 0;
   int64_t best_epoch = -1;
   double best_score = -1;
-  double seconds = 0;  // spent so far, over all interruptions
+  double seconds = 0, train_seconds = 0;  // spent so far, over all interruptions; without evaluation
 };
 
 // The student's weights, statistics and momentum with the TrainState, in one file: either all of an epoch is there or none of it.
@@ -33,7 +33,8 @@ void save_state(const Path& path, Resnet& net, const TrainState& state) {
   file.metadata = {{"epochs_done", fmt::format("{}", state.epochs_done)},
                    {"best_epoch", fmt::format("{}", state.best_epoch)},
                    {"best_score", fmt::format("{:.17g}", state.best_score)},
-                   {"seconds", fmt::format("{:.3f}", state.seconds)}};
+                   {"seconds", fmt::format("{:.3f}", state.seconds)},
+                   {"train_seconds", fmt::format("{:.3f}", state.train_seconds)}};
   write_safetensors(path, file);
 }
 
@@ -50,7 +51,7 @@ TrainState load_state(const Path& path, Resnet& net) {
   KD_INPUT(momentum && momentum->shape() == into.shape() && momentum->dtype() == DType::f32, "{}: no momentum that fits the model; delete the run directory to start again",
            path.string());
   std::copy_n(momentum->data<float>(), into.elements(), into.data<float>());
-  return {int64_t(number("epochs_done")), int64_t(number("best_epoch")), number("best_score"), number("seconds")};
+  return {int64_t(number("epochs_done")), int64_t(number("best_epoch")), number("best_score"), number("seconds"), number("train_seconds")};
 }
 
 struct EpochSums {
@@ -70,11 +71,14 @@ class Training {
                                                  .width = recipe.model.width,
                                                  .seed = uint64_t(recipe.seed)});
     if (!recipe.model.init.empty()) load_state_dict(net_->params(), read_safetensors(recipe.model.init), recipe.model.init);
+    KD_INPUT(recipe.teachers.size() <= size_t(kMaxTeachers), "{} teachers; at most {} can be combined", recipe.teachers.size(), kMaxTeachers);
     for (const std::string& teacher : recipe.teachers) {
       Path path = model_path(teacher);
       teachers_.push_back(load_model(path));
       KD_INPUT(teachers_.back().net->config().classes == splits_.train.classes, "teacher {}: has {} classes, {} has {}", path.string(),
                teachers_.back().net->config().classes, recipe.data.name, splits_.train.classes);
+      const int64_t px = teachers_.back().metadata.px;
+      KD_INPUT(px == 0 || px == recipe.data.px, "teacher {}: was trained at {} px and would be shown {} px; set data.px={}", path.string(), px, recipe.data.px, px);
     }
     augment_ = augment_config(recipe);
     loss_ = {.combine = combine_from_name(recipe.loss.combine),
@@ -96,7 +100,7 @@ class Training {
     if (std::filesystem::exists(state_path)) state = load_state(state_path, *net_);
     dir.resume_at(state.epochs_done);
 
-    Progress progress({.name = recipe_.name, .epochs = recipe_.optim.epochs, .first_epoch = state.epochs_done, .quiet = options_.quiet});
+    Progress progress(ProgressConfig{.name = recipe_.name, .epochs = recipe_.optim.epochs, .first_epoch = state.epochs_done, .quiet = options_.quiet});
     for (int64_t epoch = state.epochs_done; epoch < recipe_.optim.epochs; ++epoch) {
       const auto start = Clock::now();
       const double lr = learning_rate(recipe_.optim, epoch);
@@ -112,6 +116,7 @@ class Training {
       }
       state.epochs_done = epoch + 1;
       state.seconds += seconds_since(start);
+      state.train_seconds += train_seconds;
       const ModelMetadata metadata{.px = recipe_.data.px, .recipe_id = recipe_id(recipe_), .name = recipe_.name, .seed = recipe_.seed, .epoch = epoch};
       if (evaluate && is_selected(state, holdout, test)) {
         state.best_epoch = epoch;
@@ -239,7 +244,7 @@ class Training {
                        {"test_top1_selected", selected.top1},
                        {"train_top1_last", train.top1},
                        {"seconds", state.seconds},
-                       {"img_per_s", double(splits_.train.size() * state.epochs_done) / std::max(state.seconds, 1e-9)},
+                       {"img_per_s", double(splits_.train.size() * state.epochs_done) / std::max(state.train_seconds, 1e-9)},
                        {"command", options_.command}});
     dir.mark_done();
   }

@@ -61,8 +61,8 @@ void Progress::step(int64_t epoch, int64_t images, int64_t images_in_epoch, doub
   if (!first && now - last_shown_ < (terminal ? kRedrawSeconds : kPlainSeconds)) return;
   last_shown_ = now;
   const double share = double(images) / double(images_in_epoch);
-  show(fmt::format("epoch {}/{}  {}/{} images  loss {:.4f}  {:.0f} img/s  {} left", epoch + 1, config_.epochs, images, images_in_epoch, loss,
-                   double(images) / std::max(now - epoch_start_, 1e-9), duration(seconds_left(now, share))),
+  show(fmt::format("epoch {}/{}  {}/{} images  {} left  loss {:.4f}  {:.0f} img/s", epoch + 1, config_.epochs, images, images_in_epoch,
+                   duration(seconds_left(now, share)), loss, double(images) / std::max(now - epoch_start_, 1e-9)),
        !terminal);
 }
 

@@ -47,10 +47,11 @@ class Page {
   void command(const std::string& text) { body_ += "<pre>" + escape(text) + "</pre>\n"; }
 
   void table(const Table& table, Sorting sorting = Sorting::yes, Cells cells = Cells::one_line) {
+    // Ahead of the numbers: a long table would hide it.
+    if (!table.caveat.empty()) body_ += "<p class=\"caveat\">" + escape(table.caveat) + "</p>\n";
     body_ += table_html(table, sorting, cells) + "<div class=\"bar\">" + copy_button(render(table, Format::csv), "Copy as CSV") +
              copy_button(render(table, Format::latex), "Copy as LaTeX") + "</div>\n";
     for (const std::string& n : table.notes) note(n);
-    if (!table.caveat.empty()) body_ += "<p class=\"caveat\">" + escape(table.caveat) + "</p>\n";
   }
 
   // A drawing with its caption, and its numbers below it.
@@ -96,6 +97,13 @@ class Page {
   bool open_ = false;
   int64_t copies_ = 0;
 };
+
+// Numbers stay on one line with their spread and their unit.
+std::string unbroken(std::string text) {
+  for (const char* word : {" ±", " %", "± "})
+    for (size_t at = 0; (at = text.find(word, at)) != text.npos; at += 2) text.replace(text.find(' ', at), 1, "\u00a0");
+  return text;
+}
 
 std::string shell_word(const std::string& word) {
   if (!word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=:,+-") == word.npos) return word;
@@ -174,7 +182,7 @@ void add_head(Page& page, const Groups& groups, const Findings& findings) {
   page.html(fmt::format("<h1>Distillation report</h1>\n<p class=\"lead\">{} of {}, {} and {} on {}.</p>\n", count(runs, "run"), count(teachers, "teacher"),
                         count(baselines, "baseline"), count(students, "student"), escape(fmt::format("{}", fmt::join(datasets, "; ")))));
   page.html("<dl class=\"says\">\n");
-  for (const Findings::Sentence& s : findings.sentences) page.html(fmt::format("<dt>{}</dt><dd>{}</dd>\n", escape(s.topic), escape(s.text)));
+  for (const Findings::Sentence& s : findings.sentences) page.html(fmt::format("<dt>{}</dt><dd>{}</dd>\n", escape(s.topic), unbroken(escape(s.text))));
   page.html("</dl>\n");
 }
 
@@ -207,8 +215,8 @@ void add_accuracy(Page& page, const Groups& groups) {
                               {"train_top1_last", "train, last epoch", svg::kSky, [](const RunSummary& r) { return r.train_top1_last; }}});
   page.html("<div class=\"figs\">\n");
   page.figure("Top-1 accuracy", std::string("Test view. ") + kWhiskers,
-              svg::dot_plot({.label = "Top-1 accuracy of every experiment, on test and training images", .width = 560}, {"top-1 %"}, c.labels, c.series, 2),
-              c.data, " style=\"width:560px\"");
+              svg::dot_plot({.label = "Top-1 accuracy of every experiment, on test and training images", .width = 480}, {"top-1 %"}, c.labels, c.series, 2),
+              c.data, " style=\"width:480px\"");
   page.html("</div>\n");
 }
 
@@ -226,10 +234,6 @@ void add_scatter(Page& page, const Groups& students) {
        }},
   };
   page.section("diversity", "Accuracy, attention and fidelity");
-  if (students.size() < 3) {
-    page.paragraph("Scatter plots of accuracy against attention overlap and against fidelity appear from three students on.");
-    return;
-  }
   bool strong_view = false;
   page.html("<div class=\"figs\">\n");
   for (const Axis& axis : axes) {
@@ -339,8 +343,8 @@ void add_fidelity(Page& page, const Groups& groups, const Groups& students) {
   const Compared c = compare(students, "Agreement", 3, measures);
   page.html("<div class=\"figs\">\n");
   page.figure("Agreement", std::string("Share of the test images on which two models give the same answer. ") + kWhiskers,
-              svg::dot_plot({.label = "Agreement of students with their teachers", .width = 560}, {"agreement"}, c.labels, c.series, 3), c.data,
-              " style=\"width:560px\"");
+              svg::dot_plot({.label = "Agreement of students with their teachers", .width = 480}, {"agreement"}, c.labels, c.series, 3), c.data,
+              " style=\"width:480px\"");
   page.html("</div>\n");
   page.table(table);
   const Table other = fidelity_table(groups, "student_view");
@@ -406,8 +410,8 @@ void add_calibration(Page& page, const Groups& groups, const Groups& students) {
   const Compared c = compare(drawn, "Expected calibration error", 4, measures);
   page.html("<div class=\"figs\">\n");
   page.figure("Expected calibration error", std::string("10 bins weighted by count, test view. ") + kWhiskers,
-              svg::bar_chart({.label = "Expected calibration error of students, teachers and ensembles", .width = 560}, {"ECE"}, c.labels, c.series, 3), c.data,
-              " style=\"width:560px\"");
+              svg::bar_chart({.label = "Expected calibration error of students, teachers and ensembles", .width = 480}, {"ECE"}, c.labels, c.series, 3), c.data,
+              " style=\"width:480px\"");
   page.html("</div>\n");
   page.table(table);
 }
@@ -474,8 +478,8 @@ void add_training(Page& page, const Groups& groups) {
   if (!lines.empty())
     page.figure("Test accuracy by epoch",
                 all ? "Mean over seeds; band: lowest to highest seed." : "The first twelve students; mean over seeds; band: lowest to highest seed.",
-                svg::line_chart({.label = "Test accuracy by epoch", .width = 680, .height = 340}, {"epoch"}, {"test top-1 %"}, lines), data,
-                " style=\"width:680px\"");
+                svg::line_chart({.label = "Test accuracy by epoch", .width = 480, .height = 300}, {"epoch"}, {"test top-1 %"}, lines), data,
+                " style=\"width:480px\"");
   page.html("</div>\n");
 
   size_t at = 0;
@@ -623,51 +627,57 @@ class GalleryData {
   size_t size_ = 0;
 };
 
-void add_attention(Page& page, const Groups& groups, const Groups& students, size_t bytes_elsewhere) {
+// Stands for the gallery until the size of everything else is known. No file can bring it in: text from files is escaped.
+constexpr const char* kGalleryMark = "<!--gallery-->";
+
+// At most about `room` bytes.
+std::string gallery_html(const Groups& groups, const Groups& students, size_t room) {
+  GalleryData galleries;
+  std::vector<std::string> left_out;
+  double threshold = 0.4;
+  std::string kind;
+  for (const RunGroup& g : students.empty() ? groups : students) {
+    const RunSummary* run = evaluated_run(g);
+    if (!run) continue;
+    const Gallery gallery = read_gallery(*run);
+    if (gallery.items.empty()) continue;
+    if (!galleries.add(fmt::format("{}, seed {}", g.label, run->seed), gallery, room - std::min<size_t>(room, 10'000))) left_out.push_back(g.label);
+    if (std::isfinite(run->map_threshold)) threshold = run->map_threshold;
+    kind = gallery.kind;
+  }
+  std::string out;
+  if (!galleries.labels().empty()) {
+    std::string runs;
+    for (size_t i = 0; i < galleries.labels().size(); ++i) runs += fmt::format("<option value=\"{}\">{}</option>", i, escape(galleries.labels()[i]));
+    constexpr const char* kControls = R"(<p>Where each model finds the evidence for its answer ({0} maps). The coloured outline is the mask above the threshold;
+the white one, where the data know it, is the object. Move the threshold: masks and IoU follow.</p>
+<div class="tools" id="gallery-tools" hidden>
+<label>Run <select id="gallery-run">{1}</select></label>
+<label>Show <select id="gallery-filter"><option value="all">all images</option><option value="wrong">student wrong</option><option value="differ">models disagree</option></select></label>
+<label>Layer <select id="gallery-layer"><option value="heat">heat and mask</option><option value="mask">mask only</option></select></label>
+<label>Threshold <input id="gallery-threshold" type="range" min="0.05" max="0.95" step="0.01" value="{2:.2f}"> <output id="gallery-value" for="gallery-threshold"></output></label>
+</div>
+<p class="note" id="gallery-mean" aria-live="polite"></p>
+<div class="cards" id="gallery"><noscript>The gallery is drawn by a script, which this browser does not run.</noscript></div>
+<script type="application/json" id="gallery-data">{3}</script>
+)";
+    out += fmt::format(fmt::runtime(kControls), escape(kind), runs, threshold, galleries.text());
+  }
+  if (!left_out.empty())
+    out += fmt::format(
+        "<p class=\"note\">To keep this file below {} MB the galleries of {} were left out; a report of such a run's own folder shows its gallery.</p>\n",
+        kReportBytes / 1'000'000, escape(fmt::format("{}", fmt::join(left_out, ", "))));
+  return out;
+}
+
+void add_attention(Page& page, const Groups& groups) {
   page.section("attention", "Attention");
   const Table table = attention_table(groups);
   if (table.rows.empty()) {
     page.paragraph("No run has been evaluated yet; see the command above.");
     return;
   }
-  GalleryData galleries;
-  std::vector<std::string> left_out;
-  double threshold = 0.4;
-  std::string kind;
-  const size_t reserve = 200'000, room = size_t(kReportBytes) - std::min(size_t(kReportBytes), bytes_elsewhere + reserve);
-  for (const RunGroup& g : students.empty() ? groups : students) {
-    const RunSummary* run = evaluated_run(g);
-    if (!run) continue;
-    const Gallery gallery = read_gallery(*run);
-    if (gallery.items.empty()) continue;
-    if (!galleries.add(fmt::format("{}, seed {}", g.label, run->seed), gallery, room)) left_out.push_back(g.label);
-    if (std::isfinite(run->map_threshold)) threshold = run->map_threshold;
-    kind = gallery.kind;
-  }
-  if (!galleries.labels().empty()) {
-    std::string runs;
-    for (size_t i = 0; i < galleries.labels().size(); ++i) runs += fmt::format("<option value=\"{}\">{}</option>", i, escape(galleries.labels()[i]));
-    page.paragraph(
-        fmt::format("Where each model finds the evidence for its answer ({} maps). The coloured outline is the mask above the threshold; the dashed white one, "
-                    "where the data know it, "
-                    "is the object. Move the threshold: masks and IoU follow.",
-                    kind));
-    page.html(fmt::format(
-        "<div class=\"tools\" id=\"gallery-tools\" hidden>"
-        "<label>Run <select id=\"gallery-run\">{}</select></label>"
-        "<label>Show <select id=\"gallery-filter\"><option value=\"all\">all images</option><option value=\"wrong\">student wrong</option><option "
-        "value=\"differ\">models disagree</option></select></label>"
-        "<label>Layer <select id=\"gallery-layer\"><option value=\"heat\">heat and mask</option><option value=\"mask\">mask only</option></select></label>"
-        "<label>Threshold <input id=\"gallery-threshold\" type=\"range\" min=\"0.05\" max=\"0.95\" step=\"0.01\" value=\"{:.2f}\"> <output "
-        "id=\"gallery-value\" for=\"gallery-threshold\"></output></label></div>\n"
-        "<p class=\"note\" id=\"gallery-mean\" aria-live=\"polite\"></p>\n<div class=\"cards\" id=\"gallery\"><noscript>The gallery is drawn by a script, "
-        "which this browser does not run.</noscript></div>\n"
-        "<script type=\"application/json\" id=\"gallery-data\">{}</script>\n",
-        runs, threshold, galleries.text()));
-  }
-  if (!left_out.empty())
-    page.note(fmt::format("To keep this file below {} MB the galleries of {} were left out; a report of such a run's own folder shows its gallery.",
-                          kReportBytes / 1'000'000, fmt::join(left_out, ", ")));
+  page.html(kGalleryMark);
   page.html("<h3>Overlap of the masks</h3>\n");
   page.table(table);
 }
@@ -724,12 +734,12 @@ void write_report(const Path& runs_dir, const Path& out_html) {
   if (!students.empty()) {
     page.section("hypotheses", "Hypotheses");
     page.table(findings.hypotheses, Sorting::no, Cells::wrapped);
-    add_scatter(page, students);
+    if (students.size() >= 3) add_scatter(page, students);
   }
   add_fidelity(page, groups, students);
   add_calibration(page, groups, students);
   add_training(page, groups);
-  add_attention(page, groups, students, page.body().size());
+  add_attention(page, groups);
   add_configuration(page, groups, runs_dir.string(), out_html);
   page.close_section();
 
@@ -739,6 +749,10 @@ void write_report(const Path& runs_dir, const Path& out_html) {
       fmt::format("<title>Distillation report: {}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n", escape(runs_dir.filename().string()), kReportStyle);
   html += head.body() + "<nav aria-label=\"Sections\">\n" + page.nav() + "</nav>\n" + page.body();
   html += fmt::format("</main>\n<script>{}</script>\n</body>\n</html>\n", kReportScript);
+  if (const size_t at = html.find(kGalleryMark); at != html.npos) {
+    const size_t used = html.size(), room = size_t(kReportBytes) - std::min(size_t(kReportBytes), used);
+    html.replace(at, std::string(kGalleryMark).size(), gallery_html(groups, students, room));
+  }
   if (const Path folder = out_html.parent_path(); !folder.empty()) make_directories(folder);
   write_atomically(out_html, html);
 }

@@ -9,7 +9,7 @@ inline constexpr char kReportStyle[] = R"css(
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
 body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:1060px;margin:0 auto;padding:36px 24px 80px}
+main{max-width:1160px;margin:0 auto;padding:36px 24px 80px}
 h1{font-size:30px;line-height:1.2;letter-spacing:-.015em;margin:0 0 4px;font-weight:650}
 h2{font-size:21px;line-height:1.3;letter-spacing:-.01em;margin:0 0 6px;font-weight:650}
 h3{font-size:16px;margin:24px 0 8px;font-weight:650}
@@ -33,8 +33,8 @@ section{border-top:1px solid var(--line);padding-top:22px;margin-top:34px}
 .note{color:var(--muted);font-size:13.5px;line-height:1.5;max-width:92ch;margin:8px 0 0}
 .caveat{border-left:3px solid var(--warn);padding:2px 0 2px 12px;font-size:14px;line-height:1.5;max-width:88ch;margin:12px 0}
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch;margin:10px 0 0}
-table{border-collapse:separate;border-spacing:0;font-size:14px;line-height:1.4;font-variant-numeric:tabular-nums}
-th,td{padding:5px 12px;text-align:left;vertical-align:top;white-space:nowrap}
+table{border-collapse:separate;border-spacing:0;font-size:13.5px;line-height:1.4;font-variant-numeric:tabular-nums}
+th,td{padding:5px 9px;text-align:left;vertical-align:top;white-space:nowrap}
 th{font-weight:600;color:var(--muted);border-bottom:1px solid var(--muted);vertical-align:bottom}
 th:first-child,td:first-child{padding-left:0}
 .sort th{cursor:pointer}
@@ -81,13 +81,13 @@ details.run[open]{padding-bottom:22px}
 .card header{display:flex;justify-content:space-between;gap:10px;font-size:13px;color:var(--muted);border-bottom:1px solid var(--line);padding-bottom:3px;margin-bottom:7px}
 .card header b{color:var(--ink);font-weight:650}
 .strip{display:grid;gap:6px}
-.strip canvas{width:100%;display:block;border-radius:3px;aspect-ratio:1}
-.strip div{font-size:12px;line-height:1.35;min-width:0;overflow-wrap:anywhere;color:var(--muted)}
+.strip canvas{width:100%;display:block;margin-bottom:3px;border-radius:3px;aspect-ratio:1}
+.strip div{font-size:12px;line-height:1.4;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:var(--muted)}
 .strip b{color:var(--ink);font-weight:600}
 .strip .no{color:#c4501b}
 @media(prefers-color-scheme:dark){.strip .no{color:#f08a54}}
 .key{display:inline-block;width:14px;height:3px;vertical-align:middle;margin:0 5px 2px 0;border-radius:1px}
-@media(max-width:560px){.says{grid-template-columns:1fr;gap:0}.says dt{font-size:13.5px}.says dd{margin-bottom:8px}main{padding:22px 16px 60px}h1{font-size:25px}.panel{width:calc(50% - 8px)}.panels{gap:16px}th,td{padding:5px 9px}.tools{position:static}}
+@media(max-width:560px){.says{grid-template-columns:1fr;gap:0}.says dt{font-size:13.5px}.says dd{margin-bottom:8px}main{padding:22px 16px 60px}h1{font-size:25px}.panel{width:calc(50% - 8px)}.panels{gap:16px}.tools{position:static}}
 @media print{:root{--bg:#fff;--ink:#000;--muted:#444;--line:#bbb;--soft:#f5f5f5}body{font-size:11pt}main{max-width:none;padding:0}nav,button,.tools,summary{display:none}
 details.run>summary{display:block}.scroll{overflow:visible}section,figure,.warn{break-inside:avoid-page}table{font-size:8.5pt}}
 )css";
@@ -156,7 +156,7 @@ if (galleryElement) gallery(JSON.parse(galleryElement.textContent));
 
 function gallery(data) {
   const root = document.getElementById('gallery'), control = id => document.getElementById('gallery-' + id);
-  const roles = {S: '#D55E00', T1: '#0072B2', T2: '#009E73', T3: '#56B4E9'};
+  const roles = {S: '#FF8A3C', T1: '#45AEFF', T2: '#2BE0A3', T3: '#C5E8FF'};  // the report's colours, lightened for dark pictures
   const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
   const number = value => isFinite(value) ? value.toFixed(2).replace(/^0/, '') : '–';
 
@@ -209,7 +209,7 @@ function gallery(data) {
     context.putImageData(image, 0, 0);
     return canvas;
   }
-  function outline(context, mask, px, scale, colour, width, dash) {
+  function outline(context, mask, px, scale, colour, width) {
     const inside = (x, y) => x >= 0 && y >= 0 && x < px && y < px && mask[y * px + x];
     const path = new Path2D();
     for (let y = 0; y < px; ++y) for (let x = 0; x < px; ++x) {
@@ -223,10 +223,8 @@ function gallery(data) {
     for (const [stroke, extra] of [['rgba(0,0,0,.55)', 1.6], [colour, 0]]) {
       context.strokeStyle = stroke;
       context.lineWidth = width + extra;
-      context.setLineDash(extra ? [] : dash);
       context.stroke(path);
     }
-    context.setLineDash([]);
   }
 
   const side = 2 * Math.ceil(Math.min(2, window.devicePixelRatio || 1) * 64);
@@ -242,9 +240,9 @@ function gallery(data) {
         context.drawImage(card.heat[name], 0, 0, side, side);
         context.globalAlpha = 1;
       }
-      outline(context, card.masks[name], shown.px, side / shown.px, roles[name] || '#CC79A7', 3.2, []);
+      outline(context, card.masks[name], shown.px, side / shown.px, roles[name] || '#F0A8CD', 3.2);
     }
-    if (card.truth) outline(context, card.truth, shown.px, side / shown.px, '#fff', 1.8, name ? [5, 4] : []);
+    if (card.truth) outline(context, card.truth, shown.px, side / shown.px, '#fff', 1.8);
   }
 
   function update() {
@@ -302,9 +300,10 @@ function gallery(data) {
         const model = item.models[name], prediction = names[model.pred] ?? 'class ' + model.pred;
         canvas.setAttribute('aria-label', `attention of ${name}, which says ${prediction}`);
         const line = make('div', cell);
+        line.title = prediction;
         make('b', line, name + ' ');
         make('span', line, prediction, model.pred === item.label ? '' : 'no');
-        line.append(' ' + number(model.conf));
+        make('div', cell, 'sure ' + number(model.conf));
         card.truthLines.push(make('div', cell, ''));
         const unit = card.units[name] = unitMap(model.map, model.side, px);
         card.heat[name] = raster(px, i => [...heat(unit[i]), 255]);

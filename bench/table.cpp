@@ -267,7 +267,7 @@ Column spread_column(std::string key, std::string name, int decimals, Best best 
 
 constexpr const char* kAttentionCaveat =
     "Caveat: class_sum weighs the features by the sum of the classifier's rows, which softmax training without weight decay leaves at its random start. "
-    "Its IoU compares random projections: two of them give .48 to .55 (sd up to .19) even on identical features, and random_projection is that control. "
+    "Its IoU compares random projections: what any two projections would give is in the random_projection column. "
     "Teachers that share pretrained classifiers share that sum, so their class_sum IoU cannot be compared with that of teachers trained from scratch.";
 constexpr const char* kSeedNote = "Mean ± sample standard deviation over n seeds; one seed has no spread.";
 

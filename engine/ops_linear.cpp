@@ -20,6 +20,8 @@ Var linear(const Var& x, const Var& w, const Var& b) {
   const int64_t n = xv.dim(0), c = xv.dim(1), k = wv.dim(0);
   KD_CHECK(b.shape() == Shape({k}), "linear: {} for {}", b.value().describe("bias"), wv.describe("weight"));
 
+  KD_CHECK((!w.requires_grad() || w.is_parameter()) && (!b.requires_grad() || b.is_parameter()), "linear: weight and bias must be parameters of an arena or constants");
+
   const Stream stream{xv.device()};
   Tensor input = to_type(stream, xv, DType::f32);
   Var y(Tensor::empty({n, k}, DType::f32, xv.device()), wants_grad({x, w, b}));
@@ -30,8 +32,9 @@ Var linear(const Var& x, const Var& w, const Var& b) {
   gemm(stream, {.a = input.data<float>(), .b = wv.data<float>(), .c = y.value().data<float>(), .m = n, .n = k, .k = c, .op_b = Op::transposed, .beta = 1.f});
 
   Tape::current().record("linear", {x, w, b}, y, input.bytes(), [=](const Tensor& dy) {
-    gemm(stream, {.a = dy.data<float>(), .b = input.data<float>(), .c = w.grad().data<float>(), .m = k, .n = c, .k = n, .op_a = Op::transposed, .beta = 1.f});
-    gemm(stream, {.a = ones.data<float>(), .b = dy.data<float>(), .c = b.grad().data<float>(), .m = 1, .n = k, .k = n, .beta = 1.f});
+    if (w.requires_grad())
+      gemm(stream, {.a = dy.data<float>(), .b = input.data<float>(), .c = w.grad().data<float>(), .m = k, .n = c, .k = n, .op_a = Op::transposed, .beta = 1.f});
+    if (b.requires_grad()) gemm(stream, {.a = ones.data<float>(), .b = dy.data<float>(), .c = b.grad().data<float>(), .m = 1, .n = k, .k = n, .beta = 1.f});
     if (x.requires_grad()) {
       Tensor dx = Tensor::empty({n, c}, DType::f32, dy.device());
       gemm(stream, {.a = dy.data<float>(), .b = w.value().data<float>(), .c = dx.data<float>(), .m = n, .n = c, .k = k});

@@ -1,5 +1,6 @@
 #include "kd/recipe.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <numbers>
+#include <sstream>
 #include <type_traits>
 #include <utility>
 
@@ -259,18 +261,38 @@ std::string suggestion(const std::string& key) {
 
 // ---- Files and words. ----
 
+// YAML::Load says nothing about what follows the first document, and YAML::LoadAll never returns from a file that begins with a comma.
+bool is_one_document(const std::string& text) {
+  struct Ignore : YAML::EventHandler {
+    void OnDocumentStart(const YAML::Mark&) override {}
+    void OnDocumentEnd() override {}
+    void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+    void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+    void OnSequenceEnd() override {}
+    void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+    void OnMapEnd() override {}
+  } ignore;
+  std::istringstream in(text);
+  YAML::Parser parser(in);
+  parser.HandleNextDocument(ignore);
+  return !parser;
+}
+
 // yaml-cpp keeps the first of two equal keys without a word and knows nothing of ours, so the tree is walked here.
 class FileReader {
  public:
-  FileReader(const Path& path) : path_(path.string()) {
+  explicit FileReader(const Path& path) : path_(path.string()) {
     constexpr int64_t kMaxBytes = 1 << 20;
     KD_INPUT(kd::file_size(path) <= kMaxBytes, "{}: larger than 1 MB, surely not a recipe", path_);
+    const std::string text = read_text(path);
     try {
-      documents_ = YAML::LoadAll(read_text(path));
+      root_ = YAML::Load(text);
+      KD_INPUT(is_one_document(text), "{}: something follows the first YAML document; a recipe is one document", path_);
     } catch (const YAML::Exception& e) {
       throw Error(fmt::format("{}: not valid YAML: {}", at(e.mark), e.msg));
     }
-    KD_INPUT(documents_.size() <= 1, "{}: holds {} YAML documents, expected one", path_, documents_.size());
   }
 
   // The file's settings in order, each with its place.
@@ -280,7 +302,7 @@ class FileReader {
     std::string where;
   };
   std::vector<Setting> settings() {
-    if (!documents_.empty()) walk(documents_[0], "");
+    walk(root_, "");
     return std::move(settings_);
   }
 
@@ -306,7 +328,7 @@ class FileReader {
   }
 
   std::string path_;
-  std::vector<YAML::Node> documents_;
+  YAML::Node root_;
   std::vector<Setting> settings_;
   std::map<std::string, std::string> seen_;
 };

@@ -1,7 +1,9 @@
 #include "engine/base/device.h"
 
 #include <omp.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 
 #include "engine/base/check.h"
@@ -44,10 +46,13 @@ const CpuInfo& cpu_info() {
   return info;
 }
 
-void require_supported_cpu() {
+void start_process(char** argv) {
 #if defined(__AVX2__)
   KD_INPUT(cpu_info().avx2, "this build needs a CPU with AVX2 and FMA, and '{}' has none; rebuild with -DKD_MARCH=x86-64-v2", cpu_info().name);
 #endif
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  ::setenv("GOMP_SPINCOUNT", "20000", 0);  // about 50 us: longer than the gap between two parallel regions of a step
+  ::execv("/proc/self/exe", argv);         // returns only if it failed, and then we go on as we are
 }
 
 }  // namespace kd

@@ -321,11 +321,11 @@ TEST(Progress, PlainLines) {
   EXPECT_EQ(screen.take(), "T1w  3 epochs\n") << "at once";
   screen.seconds = 2;
   p.step(0, 100, 1000, 2.25);
-  EXPECT_EQ(screen.take(), "T1w  epoch 1/3  100/1000 images  loss 2.2500  50 img/s  0:58 left\n") << "3 epochs at 50 images a second are 60 s";
+  EXPECT_EQ(screen.take(), "T1w  epoch 1/3  100/1000 images  0:58 left  loss 2.2500  50 img/s\n") << "3 epochs at 50 images a second are 60 s";
   for (screen.seconds = 3; screen.seconds < 32; screen.seconds += 1) p.step(0, 500, 1000, 2);
   EXPECT_EQ(screen.take(), "") << "quiet for 30 s";
   p.step(0, 800, 1000, 2);
-  EXPECT_EQ(screen.take(), "T1w  epoch 1/3  800/1000 images  loss 2.0000  25 img/s  1:28 left\n");
+  EXPECT_EQ(screen.take(), "T1w  epoch 1/3  800/1000 images  1:28 left  loss 2.0000  25 img/s\n");
   screen.seconds = 50;
   p.epoch_done(0, kEpoch);
   EXPECT_EQ(screen.take(), "T1w  epoch 1/3  loss 1.5000  train 50.00 %  lr 0.0125  100 img/s  1:40 left\n");
@@ -334,7 +334,7 @@ TEST(Progress, PlainLines) {
   EXPECT_EQ(screen.take(), "") << "10 s after the epoch's line";
   screen.seconds = 85;
   p.step(1, 500, 1000, 2);
-  EXPECT_EQ(screen.take(), "T1w  epoch 2/3  500/1000 images  loss 2.0000  14 img/s  1:15 left\n") << "whole epochs took 50 s";
+  EXPECT_EQ(screen.take(), "T1w  epoch 2/3  500/1000 images  1:15 left  loss 2.0000  14 img/s\n") << "whole epochs took 50 s";
   p.epoch_done(1, kEpoch);
   screen.take();
   screen.seconds = 4000;
@@ -348,7 +348,7 @@ TEST(Progress, GoesOnAtTheRightEpochAndPace) {
   EXPECT_EQ(screen.take(), "S  goes on at epoch 9/10\n");
   screen.seconds = 4;
   p.step(8, 10, 20, 1);
-  EXPECT_EQ(screen.take(), "S  epoch 9/10  10/20 images  loss 1.0000  2 img/s  0:12 left\n");
+  EXPECT_EQ(screen.take(), "S  epoch 9/10  10/20 images  0:12 left  loss 1.0000  2 img/s\n");
 }
 
 TEST(Progress, OneLiveLineOnATerminal) {

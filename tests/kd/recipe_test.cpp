@@ -162,7 +162,9 @@ TEST_F(RecipeFile, NotYaml) {
   expect_refused("optim:\n\tlr: 1\n", {"r.yaml:2:"});
   expect_refused("- a\n- b\n", {"r.yaml:1:", "a list", "key: value"});
   expect_refused("hello\n", {"r.yaml:1:", "'hello'"});
-  expect_refused("seed: 1\n---\nseed: 2\n", {"r.yaml", "2 YAML documents"});
+  expect_refused("seed: 1\n---\nseed: 2\n", {"r.yaml", "one document"});
+  for (const char* text : {"{seed: 1}\n{seed: 2}\n", "{seed: 1} x\n", ", seed: 1\n", "seed: 1\n...\nseed: 2\n"}) expect_refused(text, {"r.yaml"});
+  EXPECT_EQ(load("---\nseed: 3\n...\n").seed, 3);
   expect_refused("seed: *nobody\n", {"r.yaml:1:", "not valid YAML"});
   expect_refused(std::string(100'000, '['), {"r.yaml:1:"});
   expect_refused(std::string(2 << 20, ' '), {"r.yaml", "1 MB"});
