@@ -210,9 +210,9 @@ void add_accuracy(Page& page, const Groups& groups) {
   page.table(accuracy_table(groups));
 
   const Compared c = compare(groups, "Accuracy", 2,
-                             {{"test_top1_last", "test, last epoch", svg::kBlue, [](const RunSummary& r) { return r.test_top1_last; }},
-                              {"test_top1_selected", "test, selected epoch", svg::kVermilion, [](const RunSummary& r) { return r.test_top1_selected; }},
-                              {"train_top1_last", "train, last epoch", svg::kSky, [](const RunSummary& r) { return r.train_top1_last; }}});
+                             {{"test_top1_last", "test, last", svg::kBlue, [](const RunSummary& r) { return r.test_top1_last; }},
+                              {"test_top1_selected", "test, selected", svg::kVermilion, [](const RunSummary& r) { return r.test_top1_selected; }},
+                              {"train_top1_last", "train, last", svg::kSky, [](const RunSummary& r) { return r.train_top1_last; }}});
   page.html("<div class=\"figs\">\n");
   page.figure("Top-1 accuracy", std::string("Test view. ") + kWhiskers,
               svg::dot_plot({.label = "Top-1 accuracy of every experiment, on test and training images", .width = 480}, {"top-1 %"}, c.labels, c.series, 2),

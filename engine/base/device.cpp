@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "engine/base/check.h"
@@ -52,7 +53,9 @@ void start_process(char** argv) {
 #endif
   if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
   ::setenv("GOMP_SPINCOUNT", "20000", 0);  // about 50 us: longer than the gap between two parallel regions of a step
-  ::execv("/proc/self/exe", argv);         // returns only if it failed, and then we go on as we are
+  std::error_code code;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", code);
+  if (!code) ::execv(self.c_str(), argv);  // returns only if it failed, and then we go on as we are
 }
 
 }  // namespace kd
