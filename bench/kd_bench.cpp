@@ -20,7 +20,8 @@ std::string joined(int argc, char** argv) {
 
 void require_device(const std::string& device) {
   KD_INPUT(device == "cpu" || device == "auto", "--device {}: {}", device,
-           device == "cuda" ? "this binary was built without CUDA; use --device cpu, or rebuild where nvcc and cuDNN are installed" : "unknown; choose auto, cpu or cuda");
+           device == "cuda" ? "this binary was built without CUDA; use --device cpu, or rebuild where nvcc and cuDNN are installed"
+                            : "unknown; choose auto, cpu or cuda");
 }
 
 // "recipe.yaml key=value ..." in any order: what holds an '=' is an override, the one other word is the recipe.
@@ -28,7 +29,8 @@ Recipe recipe_from(const std::vector<std::string>& words) {
   std::string file;
   std::vector<std::string> overrides;
   for (const std::string& word : words) {
-    if (word.find('=') != word.npos) overrides.push_back(word);
+    if (word.find('=') != word.npos)
+      overrides.push_back(word);
     else {
       KD_INPUT(file.empty(), "two recipes given, '{}' and '{}'; settings are written key=value", file, word);
       file = word;

@@ -62,7 +62,8 @@ void load_picture(const Path& path, uint8_t* out) {
 void print_split(const char* name, const Dataset& data) {
   const auto counts = data.class_counts();
   const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
-  fmt::print("  {:<8} {:>7} images, {} classes with {} to {} images, {}x{} px, hash {}\n", name, data.size(), data.classes, *least, *most, data.px(), data.px(), data.hash());
+  fmt::print("  {:<8} {:>7} images, {} classes with {} to {} images, {}x{} px, hash {}\n", name, data.size(), data.classes, *least, *most, data.px(), data.px(),
+             data.hash());
 }
 
 }  // namespace
@@ -118,8 +119,9 @@ void images_to_cifar(const Path& folder, const Path& out, double test_share, uin
   Dataset all{.name = "cifar100", .classes = 100};
   std::vector<Picture> pictures;
   for (const auto& [name, files] : classes) {
-    KD_INPUT(files.size() >= 2 && double(files.size()) * test_share >= 0.5, "{}: class '{}' has {} images: too few to keep a share of {:g} of them for testing; add images or raise --test-share",
-             folder.string(), name, files.size(), test_share);
+    KD_INPUT(files.size() >= 2 && double(files.size()) * test_share >= 0.5,
+             "{}: class '{}' has {} images: too few to keep a share of {:g} of them for testing; add images or raise --test-share", folder.string(), name,
+             files.size(), test_share);
     for (const Path& path : files) pictures.push_back({path, int32_t(all.class_names.size())});
     all.class_names.push_back(name);
   }
@@ -132,8 +134,8 @@ void images_to_cifar(const Path& folder, const Path& out, double test_share, uin
   make_directories(out);
   write_cifar(subset(all, train), out, true);
   write_cifar(subset(all, test), out, false);
-  fmt::print("{}: {} classes, {} training and {} test images in the CIFAR-100 binary format\nUse it with: data.name=cifar100 data.root={}\n", out.string(), classes.size(),
-             train.size(), test.size(), out.string());
+  fmt::print("{}: {} classes, {} training and {} test images in the CIFAR-100 binary format\nUse it with: data.name=cifar100 data.root={}\n", out.string(),
+             classes.size(), train.size(), test.size(), out.string());
 }
 
 void verify_data(const DataConfig& config) {

@@ -11,15 +11,16 @@ void demo(const Path& out, bool quiet) {
   const auto start = std::chrono::steady_clock::now();
   const Path runs = out / "runs";
   // Small on purpose: narrow networks, few images, few epochs. Wide enough apart that all four models clearly learn within minutes on two cores.
-  const std::vector<std::string> common{"data.name=shapes", "data.train_size=5000",  "data.test_size=1000", "data.cutout=8",       "model.width=0.25",
+  const std::vector<std::string> common{"data.name=shapes", "data.train_size=5000",  "data.test_size=1000", "data.cutout=8",  "model.width=0.25",
                                         "optim.batch=64",   "optim.schedule=cosine", "optim.lr=0.05",       "optim.warmup=3", "optim.epochs=12"};
   auto train = [&](std::vector<std::string> settings) {
     settings.insert(settings.begin(), common.begin(), common.end());
     return train_run(load_recipe({}, settings), {.out = runs, .quiet = quiet, .command = "kd_bench demo"});
   };
   if (!quiet)
-    fmt::print("Four small ResNet-18s on generated 32x32 images: two teachers, a student alone, and the same student taught by both.\n"
-               "Weak view: shift, flip, rotation. Strong view: shift, flip, AutoAugment, Cutout. A few minutes on two cores.\n");
+    fmt::print(
+        "Four small ResNet-18s on generated 32x32 images: two teachers, a student alone, and the same student taught by both.\n"
+        "Weak view: shift, flip, rotation. Strong view: shift, flip, AutoAugment, Cutout. A few minutes on two cores.\n");
   const Path weak = train({"name=T1w", "view=weak", "seed=1"});
   const Path strong = train({"name=T2s", "view=strong", "seed=2", "optim.epochs=20"});  // distorted images take longer to learn
   const Path alone = train({"name=only_Sw", "view=weak", "seed=3"});
@@ -30,10 +31,12 @@ void demo(const Path& out, bool quiet) {
   const Path report = out / "report.html";
   write_report(runs, report);
   if (!quiet)
-    fmt::print("\nDone in {:.0f} s. Open {} in a browser.\nNext: change something and look again, e.g.\n  kd_bench distill --out {} name=T1w_T2s_Ss view=strong {} teachers='[{}, {}]'\n"
-               "  kd_bench eval {}/shapes/T1w_T2s_Ss/seed0 && kd_bench report {}\n",
-               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), report.string(), runs.string(), fmt::join(common, " "), weak.string(),
-               strong.string(), runs.string(), runs.string());
+    fmt::print(
+        "\nDone in {:.0f} s. Open {} in a browser.\nNext: change something and look again, e.g.\n  kd_bench distill --out {} name=T1w_T2s_Ss view=strong {} "
+        "teachers='[{}, {}]'\n"
+        "  kd_bench eval {}/shapes/T1w_T2s_Ss/seed0 && kd_bench report {}\n",
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), report.string(), runs.string(), fmt::join(common, " "), weak.string(),
+        strong.string(), runs.string(), runs.string());
   else
     fmt::print("{}\n", report.string());
 }

@@ -1,8 +1,7 @@
 // doctor: what this machine can do, before anything is started on it.
-#include <oneapi/dnnl/dnnl.hpp>
-
 #include <filesystem>
 #include <fstream>
+#include <oneapi/dnnl/dnnl.hpp>
 
 #include "bench/verbs.h"
 #include "engine/base/device.h"

@@ -48,15 +48,38 @@ Seen look(Member& member, const Dataset& data, const PredictOptions& options, bo
 json to_json(const ModelMetrics& m) {
   json bins = json::array();
   for (const ReliabilityBin& b : m.reliability) bins.push_back({{"bin", b.index}, {"n", b.n}, {"acc", b.acc}, {"conf", b.conf}});
-  return {{"top1", m.top1}, {"top5", m.top5}, {"nll", m.nll}, {"brier", m.brier}, {"entropy", m.entropy}, {"ece", m.ece}, {"ece_unweighted", m.ece_unweighted}, {"mce", m.mce},
-          {"mean_confidence", m.mean_confidence}, {"per_class_top1", m.per_class_top1}, {"reliability", bins}};
+  return {{"top1", m.top1},
+          {"top5", m.top5},
+          {"nll", m.nll},
+          {"brier", m.brier},
+          {"entropy", m.entropy},
+          {"ece", m.ece},
+          {"ece_unweighted", m.ece_unweighted},
+          {"mce", m.mce},
+          {"mean_confidence", m.mean_confidence},
+          {"per_class_top1", m.per_class_top1},
+          {"reliability", bins}};
 }
 
 json to_json(const PairMetrics& p) {
-  return {{"agreement", p.agreement}, {"kappa", p.kappa}, {"agreement_when_a_errs", p.agreement_when_a_errs}, {"top5_overlap", p.top5_overlap},
-          {"kl_ab", p.kl_ab}, {"kl_ba", p.kl_ba}, {"js", p.js}, {"kl_ab_t3", p.kl_ab_t3}, {"kl_ba_t3", p.kl_ba_t3}, {"js_t3", p.js_t3}, {"kl_code", p.kl_code},
-          {"tv", p.tv}, {"hellinger", p.hellinger}, {"wasserstein_confidence", p.wasserstein_confidence},
-          {"mi_plugin", p.mi_plugin}, {"mi_adjusted", p.mi_adjusted}, {"mi_normalized", p.mi_normalized}, {"mi_soft", p.mi_soft}};
+  return {{"agreement", p.agreement},
+          {"kappa", p.kappa},
+          {"agreement_when_a_errs", p.agreement_when_a_errs},
+          {"top5_overlap", p.top5_overlap},
+          {"kl_ab", p.kl_ab},
+          {"kl_ba", p.kl_ba},
+          {"js", p.js},
+          {"kl_ab_t3", p.kl_ab_t3},
+          {"kl_ba_t3", p.kl_ba_t3},
+          {"js_t3", p.js_t3},
+          {"kl_code", p.kl_code},
+          {"tv", p.tv},
+          {"hellinger", p.hellinger},
+          {"wasserstein_confidence", p.wasserstein_confidence},
+          {"mi_plugin", p.mi_plugin},
+          {"mi_adjusted", p.mi_adjusted},
+          {"mi_normalized", p.mi_normalized},
+          {"mi_soft", p.mi_soft}};
 }
 
 // Every model, the ensemble of the teachers, and every pair that the study compares.
@@ -178,7 +201,10 @@ json gallery_json(const std::vector<Seen>& seen, const Dataset& data, const Pred
       const float* map = maps.data<float>() + i * cells;
       models[s.logits.name] = {{"pred", top}, {"conf", 1 / sum}, {"cam", std::vector<float>(map, map + cells)}, {"cam_side", maps.dim(1)}};
     }
-    json item{{"index", i}, {"label", data.labels[size_t(i)]}, {"image", base64(pictures.data<uint8_t>() + int64_t(at) * px * px * 3, size_t(px * px * 3))}, {"models", models}};
+    json item{{"index", i},
+              {"label", data.labels[size_t(i)]},
+              {"image", base64(pictures.data<uint8_t>() + int64_t(at) * px * px * 3, size_t(px * px * 3))},
+              {"models", models}};
     if (truth.defined()) item["truth"] = base64(truth.data<uint8_t>() + i * px * px, size_t(px * px));
     items.push_back(item);
   }

@@ -43,8 +43,10 @@ class Step {
     Rng rng(1, Purpose::test);
     for (int64_t i = 0; i < images_.elements(); ++i) {
       float v = rng.uniform(-2.f, 2.f);
-      if (type == DType::f32) images_.data<float>()[i] = v;
-      else images_.data<bf16>()[i] = bf16(v);
+      if (type == DType::f32)
+        images_.data<float>()[i] = v;
+      else
+        images_.data<bf16>()[i] = bf16(v);
     }
     for (int64_t i = 0; i < c.batch; ++i) labels_.data<int32_t>()[i] = int32_t(rng.below(100));
     for (int i = 0; i < c.teachers; ++i)
@@ -124,7 +126,8 @@ int run_main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   if (server) return serve(), 0;
 
-  fmt::print("{} · {} threads\n{:<22} {:<5} {:>10} {:>21} {:>9} {:>6}\n", cpu_info().name, cpu_info().threads, "case", "", "median ms", "p10 - p90 ms", "img/s", "runs");
+  fmt::print("{} · {} threads\n{:<22} {:<5} {:>10} {:>21} {:>9} {:>6}\n", cpu_info().name, cpu_info().threads, "case", "", "median ms", "p10 - p90 ms", "img/s",
+             "runs");
   for (const StepCase& c : step_cases()) {
     if (!only.empty() && std::find(only.begin(), only.end(), c.name) == only.end()) continue;
     for (const std::string& precision : precisions) {
@@ -135,7 +138,8 @@ int run_main(int argc, char** argv) {
       Step step(c, type_from_name(precision));
       step.run();
       const bench::Spread t = bench::measure([&] { step.run(); }, seconds, 5);
-      fmt::print("{:<22} {:<5} {:>10.1f} {:>10.1f} - {:>8.1f} {:>9.0f} {:>6}\n", c.name, precision, 1e3 * t.median, 1e3 * t.p10, 1e3 * t.p90, double(c.batch) / t.median, t.runs);
+      fmt::print("{:<22} {:<5} {:>10.1f} {:>10.1f} - {:>8.1f} {:>9.0f} {:>6}\n", c.name, precision, 1e3 * t.median, 1e3 * t.p10, 1e3 * t.p90,
+                 double(c.batch) / t.median, t.runs);
       std::fflush(stdout);
     }
     release_cached_memory();

@@ -48,8 +48,8 @@ TrainState load_state(const Path& path, Resnet& net) {
   load_state_dict(net.params(), file, path.string());
   const Tensor* momentum = file.find(kMomentumName);
   const Tensor& into = net.params().momentum();
-  KD_INPUT(momentum && momentum->shape() == into.shape() && momentum->dtype() == DType::f32, "{}: no momentum that fits the model; delete the run directory to start again",
-           path.string());
+  KD_INPUT(momentum && momentum->shape() == into.shape() && momentum->dtype() == DType::f32,
+           "{}: no momentum that fits the model; delete the run directory to start again", path.string());
   std::copy_n(momentum->data<float>(), into.elements(), into.data<float>());
   return {int64_t(number("epochs_done")), int64_t(number("best_epoch")), number("best_score"), number("seconds"), number("train_seconds")};
 }
@@ -78,7 +78,8 @@ class Training {
       KD_INPUT(teachers_.back().net->config().classes == splits_.train.classes, "teacher {}: has {} classes, {} has {}", path.string(),
                teachers_.back().net->config().classes, recipe.data.name, splits_.train.classes);
       const int64_t px = teachers_.back().metadata.px;
-      KD_INPUT(px == 0 || px == recipe.data.px, "teacher {}: was trained at {} px and would be shown {} px; set data.px={}", path.string(), px, recipe.data.px, px);
+      KD_INPUT(px == 0 || px == recipe.data.px, "teacher {}: was trained at {} px and would be shown {} px; set data.px={}", path.string(), px, recipe.data.px,
+               px);
     }
     augment_ = augment_config(recipe);
     loss_ = {.combine = combine_from_name(recipe.loss.combine),
@@ -125,12 +126,12 @@ class Training {
       save_model(path / "ckpt" / "last.safetensors", *net_, metadata);
 
       Record record{{"event", std::string("epoch")},
-                                                        {"epoch", epoch},
-                                                        {"lr", lr},
-                                                        {"loss", sums.loss / double(sums.images)},
-                                                        {"ce", sums.ce / double(sums.images)},
-                                                        {"kd", sums.kd / double(sums.images)},
-                                                        {"train_top1", 100.0 * double(sums.right) / double(sums.images)}};
+                    {"epoch", epoch},
+                    {"lr", lr},
+                    {"loss", sums.loss / double(sums.images)},
+                    {"ce", sums.ce / double(sums.images)},
+                    {"kd", sums.kd / double(sums.images)},
+                    {"train_top1", 100.0 * double(sums.right) / double(sums.images)}};
       if (!teachers_.empty()) record.push_back({"train_agreement", double(sums.agree) / double(sums.images)});
       if (evaluate) {
         if (splits_.holdout.size() > 0) record.insert(record.end(), {{"holdout_top1", holdout.top1}, {"holdout_loss", holdout.loss}});
@@ -218,34 +219,41 @@ class Training {
     auto selected = predict(*load_model(path / "ckpt" / "best.safetensors").net, splits_.test, test_view());
     std::vector<std::string> names;
     for (const std::string& t : recipe_.teachers) names.push_back(teacher_name(t));
-    dir.write_summary({{"name", recipe_.name},
-                       {"kind", std::string(!recipe_.teachers.empty()                   ? "student"
-                                            : recipe_.name.rfind("only_", 0) == 0 ? "baseline"
-                                                                                  : "teacher")},
-                       {"recipe_id", recipe_id(recipe_)},
-                       {"dataset", recipe_.data.name},
-                       {"arch", recipe_.model.arch},
-                       {"stem", recipe_.model.stem},
-                       {"width", recipe_.model.width},
-                       {"px", recipe_.data.px},
-                       {"seed", recipe_.seed},
-                       {"view", recipe_.view},
-                       {"teachers", names},
-                       {"epochs", recipe_.optim.epochs},
-                       {"epochs_done", state.epochs_done},
-                       {"classes", splits_.train.classes},
-                       {"train_images", splits_.train.size()},
-                       {"test_images", splits_.test.size()},
-                       {"params", net_->params().parameter_count()},
-                       {"precision", recipe_.precision},
-                       {"select", recipe_.select},
-                       {"selected_epoch", state.best_epoch},
-                       {"test_top1_last", last.top1},
-                       {"test_top1_selected", selected.top1},
-                       {"train_top1_last", train.top1},
-                       {"seconds", state.seconds},
-                       {"img_per_s", double(splits_.train.size() * state.epochs_done) / std::max(state.train_seconds, 1e-9)},
-                       {"command", options_.command}});
+    Record summary{{"name", recipe_.name},
+                   {"kind", std::string(!recipe_.teachers.empty()             ? "student"
+                                        : recipe_.name.rfind("only_", 0) == 0 ? "baseline"
+                                                                              : "teacher")},
+                   {"recipe_id", recipe_id(recipe_)},
+                   {"dataset", recipe_.data.name},
+                   {"arch", recipe_.model.arch},
+                   {"stem", recipe_.model.stem},
+                   {"width", recipe_.model.width},
+                   {"px", recipe_.data.px},
+                   {"seed", recipe_.seed},
+                   {"view", recipe_.view},
+                   {"teachers", names},
+                   {"epochs", recipe_.optim.epochs},
+                   {"epochs_done", state.epochs_done},
+                   {"classes", splits_.train.classes},
+                   {"train_images", splits_.train.size()},
+                   {"test_images", splits_.test.size()},
+                   {"params", net_->params().parameter_count()},
+                   {"precision", recipe_.precision},
+                   {"select", recipe_.select},
+                   {"selected_epoch", state.best_epoch},
+                   {"test_top1_last", last.top1},
+                   {"test_top1_selected", selected.top1},
+                   {"train_top1_last", train.top1},
+                   {"seconds", state.seconds},
+                   {"img_per_s", double(splits_.train.size() * state.epochs_done) / std::max(state.train_seconds, 1e-9)},
+                   {"command", options_.command}};
+    if (!teachers_.empty())
+      summary.insert(summary.end(), {{"combine", recipe_.loss.combine},
+                                     {"alpha", double(loss_.alpha)},
+                                     {"soft_weight", double(loss_.soft_weight)},
+                                     {"tau", recipe_.loss.tau},
+                                     {"zscore", recipe_.loss.zscore}});
+    dir.write_summary(summary);
     dir.mark_done();
   }
 

@@ -52,8 +52,8 @@ void convert_model(const Path& in, const Path& out) {
   const ResnetConfig config = infer_config(file, in.string());
   Resnet net(config);
   load_state_dict(net.params(), file, in.string());
-  fmt::print("{}: {} with {} stem, width {:g}, {} classes, {} parameters\n", in.string(), to_string(config.arch), to_string(config.stem), config.width, config.classes,
-             net.params().parameter_count());
+  fmt::print("{}: {} with {} stem, width {:g}, {} classes, {} parameters\n", in.string(), to_string(config.arch), to_string(config.stem), config.width,
+             config.classes, net.params().parameter_count());
   if (out.empty()) return;
   save_model(out, net, {.px = config.stem == Stem::imagenet ? 224 : 32, .recipe_id = {}, .name = out.stem().string()});
   fmt::print("{}: written; usable as a teacher (teachers=[{}]) and loadable by torchvision\n", out.string(), out.string());

@@ -12,7 +12,7 @@
 namespace kd {
 
 struct RunOptions {
-  Path out = "runs";    // run directories go to out/<dataset>/<name>/seed<k>
+  Path out = "runs";  // run directories go to out/<dataset>/<name>/seed<k>
   bool quiet = false;
   std::string command;  // recorded in the run directory
 };
@@ -41,6 +41,6 @@ void demo(const Path& out, bool quiet);
 DataConfig data_config(const Recipe&);
 AugmentConfig augment_config(const Recipe&);
 Path run_path(const Recipe&, const Path& out);
-Path model_path(const std::string& teacher);   // a run directory's selected checkpoint, or the file itself
+Path model_path(const std::string& teacher);  // a run directory's selected checkpoint, or the file itself
 
 }  // namespace kd

@@ -33,7 +33,9 @@ void from_torch_layout(const Tensor& from, const Tensor& into) {
 
 Shape torch_shape(const Shape& s) { return s.rank() == 4 ? Shape{s[0], s[3], s[1], s[2]} : s; }
 
-bool ends_with(const std::string& text, const std::string& end) { return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0; }
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
 
 }  // namespace
 
@@ -87,7 +89,8 @@ void load_state_dict(ParamArena& arena, const TensorFile& file, const std::strin
     }
   }
   by_name.erase(kMomentumName);
-  KD_INPUT(by_name.empty(), "{}: has tensor '{}', which the model does not know ({} such); is it another architecture?", where, by_name.begin()->first, by_name.size());
+  KD_INPUT(by_name.empty(), "{}: has tensor '{}', which the model does not know ({} such); is it another architecture?", where, by_name.begin()->first,
+           by_name.size());
 
   for (size_t i = 0; i < parameters.size(); ++i) from_torch_layout(parameters[i], arena.parameters()[i].slot->value());
   for (size_t i = 0; i < buffers.size(); ++i) from_torch_layout(buffers[i], *arena.buffers()[i].slot);

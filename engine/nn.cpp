@@ -43,9 +43,12 @@ ConvBn::ConvBn(ParamArena& arena, const std::string& conv_name, const std::strin
     : arena_(arena), kernel_(kernel), stride_(stride) {
   // He initialisation, fan-out (He et al. 2015; torchvision's choice for ResNets): N(0, 2 / (k*k*out)).
   const double sigma = std::sqrt(2.0 / double(kernel * kernel * out));
-  arena.parameter(conv_name + ".weight", {out, kernel, kernel, in}, [sigma](Rng& rng) { return float(sigma * rng.normal()); }, &filter_);
-  arena.parameter(bn_name + ".weight", {out}, [](Rng&) { return 1.f; }, &bn_.gamma);
-  arena.parameter(bn_name + ".bias", {out}, [](Rng&) { return 0.f; }, &bn_.beta);
+  arena.parameter(
+      conv_name + ".weight", {out, kernel, kernel, in}, [sigma](Rng& rng) { return float(sigma * rng.normal()); }, &filter_);
+  arena.parameter(
+      bn_name + ".weight", {out}, [](Rng&) { return 1.f; }, &bn_.gamma);
+  arena.parameter(
+      bn_name + ".bias", {out}, [](Rng&) { return 0.f; }, &bn_.beta);
   arena.buffer(bn_name + ".running_mean", {out}, 0.f, &bn_.running_mean);
   arena.buffer(bn_name + ".running_var", {out}, 1.f, &bn_.running_var);
 }
@@ -69,17 +72,24 @@ Var ConvBn::infer(const Var& x, Activation activation, const Var& residual) cons
       for (int64_t j = 0; j < per_filter; ++j) folded_.filter.data<float>()[i * per_filter + j] = float(gain * double(w.data<float>()[i * per_filter + j]));
     }
   }
-  ConvShape shape{.n = xv.dim(0), .h = xv.dim(1), .w = xv.dim(2), .c = xv.dim(3), .k = w.dim(0), .r = kernel_, .s = kernel_, .stride = stride_, .pad = kernel_ / 2};
+  ConvShape shape{
+      .n = xv.dim(0), .h = xv.dim(1), .w = xv.dim(2), .c = xv.dim(3), .k = w.dim(0), .r = kernel_, .s = kernel_, .stride = stride_, .pad = kernel_ / 2};
   Shape out{shape.n, shape.p(), shape.q(), shape.k};
   const bool relu = activation == Activation::relu;
   Tensor y;
   if (residual.defined()) {
-    KD_CHECK(residual.shape() == out && residual.value().dtype() == xv.dtype(), "conv: {} is added to {}", residual.value().describe("residual"), to_string(out));
+    KD_CHECK(residual.shape() == out && residual.value().dtype() == xv.dtype(), "conv: {} is added to {}", residual.value().describe("residual"),
+             to_string(out));
     y = residual.value().clone();  // the epilogue adds to what y holds
   } else {
     y = Tensor::empty(out, xv.dtype(), xv.device());
   }
-  conv_fprop({xv.device()}, {.shape = shape, .type = xv.dtype(), .x = xv.raw(), .w = folded_.filter.data<float>(), .y = y.raw(), .bias = folded_.bias.data<float>(),
+  conv_fprop({xv.device()}, {.shape = shape,
+                             .type = xv.dtype(),
+                             .x = xv.raw(),
+                             .w = folded_.filter.data<float>(),
+                             .y = y.raw(),
+                             .bias = folded_.bias.data<float>(),
                              .epilogue = residual.defined() ? (relu ? Epilogue::add_relu : Epilogue::add) : (relu ? Epilogue::relu : Epilogue::none),
                              .packed = &folded_.packed});
   return Var(y);

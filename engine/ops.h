@@ -12,8 +12,8 @@ enum class Mode { train, eval };
 Var conv2d(const Var& x, const Var& w, int64_t stride, int64_t pad);
 
 struct BatchNormParams {
-  Var gamma, beta;                    // f32 [C]
-  Tensor running_mean, running_var;   // f32 [C]; Mode::train moves them
+  Var gamma, beta;                   // f32 [C]
+  Tensor running_mean, running_var;  // f32 [C]; Mode::train moves them
 };
 // act(normalise(x) [+ residual]); x [..., C]. Mode::eval is inference only: it refuses to record.
 Var batch_norm(const Var& x, const BatchNormParams&, Mode, Activation, const Var& residual = {});

@@ -20,7 +20,8 @@ Var linear(const Var& x, const Var& w, const Var& b) {
   const int64_t n = xv.dim(0), c = xv.dim(1), k = wv.dim(0);
   KD_CHECK(b.shape() == Shape({k}), "linear: {} for {}", b.value().describe("bias"), wv.describe("weight"));
 
-  KD_CHECK((!w.requires_grad() || w.is_parameter()) && (!b.requires_grad() || b.is_parameter()), "linear: weight and bias must be parameters of an arena or constants");
+  KD_CHECK((!w.requires_grad() || w.is_parameter()) && (!b.requires_grad() || b.is_parameter()),
+           "linear: weight and bias must be parameters of an arena or constants");
 
   const Stream stream{xv.device()};
   Tensor input = to_type(stream, xv, DType::f32);

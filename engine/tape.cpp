@@ -7,7 +7,8 @@ namespace kd {
 Var::Var(Tensor value, bool requires_grad) : state_(std::make_shared<State>(State{std::move(value), {}, requires_grad, false})) {}
 
 Var::Var(Tensor value, Tensor grad) : state_(std::make_shared<State>(State{std::move(value), std::move(grad), true, true})) {
-  KD_CHECK(this->value().shape() == this->grad().shape(), "parameter and gradient differ: {} {}", this->value().describe("value"), this->grad().describe("grad"));
+  KD_CHECK(this->value().shape() == this->grad().shape(), "parameter and gradient differ: {} {}", this->value().describe("value"),
+           this->grad().describe("grad"));
 }
 
 void Var::accumulate(Tensor dy) const {

@@ -53,10 +53,15 @@ LoadedModel load_model(const Path& path) {
     config.width = std::strtod(width.c_str(), &end);
     KD_INPUT(end && *end == 0 && config.width > 0 && config.width <= 8, "{}: metadata 'width' is '{}', expected a number in (0, 8]", path.string(), width);
   }
-  KD_INPUT(to_string(config.arch) == get(m, "arch") && config.classes == get_int(m, "num_classes", -1, path), "{}: metadata say {} with {} classes, the tensors are {} with {}",
-           path.string(), get(m, "arch"), get(m, "num_classes"), to_string(config.arch), config.classes);
+  KD_INPUT(to_string(config.arch) == get(m, "arch") && config.classes == get_int(m, "num_classes", -1, path),
+           "{}: metadata say {} with {} classes, the tensors are {} with {}", path.string(), get(m, "arch"), get(m, "num_classes"), to_string(config.arch),
+           config.classes);
   LoadedModel out{std::make_unique<Resnet>(config),
-                  {.px = get_int(m, "px", 0, path), .recipe_id = get(m, "recipe_id"), .name = get(m, "name"), .seed = get_int(m, "seed", 0, path), .epoch = get_int(m, "epoch", -1, path)}};
+                  {.px = get_int(m, "px", 0, path),
+                   .recipe_id = get(m, "recipe_id"),
+                   .name = get(m, "name"),
+                   .seed = get_int(m, "seed", 0, path),
+                   .epoch = get_int(m, "epoch", -1, path)}};
   load_state_dict(out.net->params(), file, path.string());
   return out;
 }

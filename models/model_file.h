@@ -13,7 +13,7 @@ namespace kd {
 
 // What a file says beyond its tensors; all optional when a file comes from elsewhere.
 struct ModelMetadata {
-  int64_t px = 0;             // the image size it was trained at
+  int64_t px = 0;  // the image size it was trained at
   std::string recipe_id, name;
   int64_t seed = 0, epoch = -1;  // epoch: 0-based, the last one trained
 };

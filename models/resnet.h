@@ -1,6 +1,7 @@
 // resnet: ResNet-18 and ResNet-50 v1.5 (He et al. 2016, arXiv 1512.03385; v1.5 puts a stage's stride on the 3x3 convolution), with
 // torchvision's parameter names. Parameters at width 1: resnet18 11,227,812 / 11,689,512 and resnet50 23,712,932 / 25,557,032 for 100 / 1000
-// classes with the imagenet stem. One image forward, multiply-adds x 2: resnet18 3.6 GFLOP and resnet50 8.2 GFLOP at 224 px; 1.1 and 2.6 at 32 px with the cifar stem.
+// classes with the imagenet stem. One image forward, multiply-adds x 2: resnet18 3.6 GFLOP and resnet50 8.2 GFLOP at 224 px; 1.1 and 2.6 at 32 px with the
+// cifar stem.
 #pragma once
 #include <memory>
 #include <optional>

@@ -19,13 +19,13 @@ class Error : public std::runtime_error {
 }  // namespace kd
 
 #define KD_FAIL(...) ::kd::fail_contract(__FILE__, __LINE__, fmt::format(__VA_ARGS__))
-#define KD_CHECK(cond, ...)                \
-  do {                                     \
-    if (!(cond)) [[unlikely]]              \
-      KD_FAIL(__VA_ARGS__);                \
+#define KD_CHECK(cond, ...)   \
+  do {                        \
+    if (!(cond)) [[unlikely]] \
+      KD_FAIL(__VA_ARGS__);   \
   } while (0)
-#define KD_INPUT(cond, ...)                                \
-  do {                                                     \
-    if (!(cond)) [[unlikely]]                              \
-      throw ::kd::Error(fmt::format(__VA_ARGS__));         \
+#define KD_INPUT(cond, ...)                        \
+  do {                                             \
+    if (!(cond)) [[unlikely]]                      \
+      throw ::kd::Error(fmt::format(__VA_ARGS__)); \
   } while (0)

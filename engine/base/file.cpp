@@ -17,7 +17,7 @@ std::string reason() { return std::strerror(errno); }
 int open_for_reading(const Path& path) {
   int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   KD_INPUT(fd >= 0, "{}: cannot open: {}", path.string(), reason());
-  struct stat info{};
+  struct stat info {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     ::close(fd);
     throw Error(fmt::format("{}: not a regular file", path.string()));
@@ -29,7 +29,7 @@ template <class Buffer>
 Buffer read_all(const Path& path) {
   int fd = open_for_reading(path);
   Buffer buffer;
-  struct stat info{};
+  struct stat info {};
   ::fstat(fd, &info);
   buffer.resize(size_t(info.st_size));
   size_t have = 0;
@@ -53,13 +53,14 @@ std::vector<uint8_t> read_bytes(const Path& path) { return read_all<std::vector<
 std::string read_text(const Path& path) { return read_all<std::string>(path); }
 
 int64_t file_size(const Path& path) {
-  struct stat info{};
+  struct stat info {};
   KD_INPUT(::stat(path.c_str(), &info) == 0, "{}: {}", path.string(), reason());
   KD_INPUT(S_ISREG(info.st_mode), "{}: not a regular file", path.string());
   return info.st_size;
 }
 
-FileWriter::FileWriter(const Path& path, bool append) : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0644)) {
+FileWriter::FileWriter(const Path& path, bool append)
+    : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0644)) {
   KD_INPUT(fd_ >= 0, "{}: cannot write: {}", path.string(), reason());
 }
 

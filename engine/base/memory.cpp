@@ -43,8 +43,8 @@ class CpuPool {
         block = map(size);
       }
       if (!block)
-        throw Error(fmt::format("out of memory: asked for {:.1f} MB with {:.1f} MB in use; try a smaller batch (optim.batch=) or model.width=", double(asked) / 1e6,
-                                double(live_) / 1e6));
+        throw Error(fmt::format("out of memory: asked for {:.1f} MB with {:.1f} MB in use; try a smaller batch (optim.batch=) or model.width=",
+                                double(asked) / 1e6, double(live_) / 1e6));
     }
     live_ += size;
     peak_ = std::max(peak_, live_);

@@ -77,7 +77,8 @@ Tensor Tensor::view(Shape shape) const {
 }
 
 Tensor Tensor::slice(int64_t first, Shape shape) const {
-  KD_CHECK(first >= 0 && first <= elements() && shape.elements() <= elements() - first, "slice of {} elements from {} in {}", shape.elements(), first, describe("tensor"));
+  KD_CHECK(first >= 0 && first <= elements() && shape.elements() <= elements() - first, "slice of {} elements from {} in {}", shape.elements(), first,
+           describe("tensor"));
   Tensor t = *this;
   t.offset_bytes_ += first * size_of(dtype_);
   t.shape_ = shape;

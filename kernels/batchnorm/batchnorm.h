@@ -21,8 +21,8 @@ struct BatchNormTrainArgs {
   const void* residual = nullptr;  // may be null
   void* y;                         // not x
   const float *gamma, *beta;
-  float *mean, *rstd;                  // out: saved for backward
-  float *running_mean, *running_var;   // updated
+  float *mean, *rstd;                 // out: saved for backward
+  float *running_mean, *running_var;  // updated
   int64_t rows, c;
   DType type;
   Activation activation = Activation::none;

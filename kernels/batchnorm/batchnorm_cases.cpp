@@ -1,8 +1,7 @@
 // The oracle: the textbook formulas in double, two passes over each channel.
-#include "kernels/batchnorm/batchnorm.h"
-
 #include <cmath>
 
+#include "kernels/batchnorm/batchnorm.h"
 #include "kernels/common/cases.h"
 
 namespace kd::cases {
@@ -20,8 +19,8 @@ struct Forward {
   std::vector<double> y, mean, var;
 };
 
-Forward oracle_forward(const std::vector<double>& x, const std::vector<double>& gamma, const std::vector<double>& beta, const std::vector<double>* residual, int64_t rows,
-                       int64_t c, Activation activation) {
+Forward oracle_forward(const std::vector<double>& x, const std::vector<double>& gamma, const std::vector<double>& beta, const std::vector<double>* residual,
+                       int64_t rows, int64_t c, Activation activation) {
   Forward out{std::vector<double>(x.size()), std::vector<double>(size_t(c)), std::vector<double>(size_t(c))};
   for (int64_t i = 0; i < c; ++i) {
     double mean = 0, var = 0;
@@ -54,14 +53,35 @@ struct Run {
     rm = random_tensor(channels, DType::f32, 6), rv = random_tensor(channels, DType::f32, 7, 0.5f, 2.f);
   }
   void forward(Stream stream) {
-    batchnorm_train(stream, {.x = x.raw(), .residual = p.residual ? residual.raw() : nullptr, .y = y.raw(), .gamma = gamma.data<float>(), .beta = beta.data<float>(),
-                             .mean = mean.data<float>(), .rstd = rstd.data<float>(), .running_mean = rm.data<float>(), .running_var = rv.data<float>(), .rows = p.rows,
-                             .c = p.c, .type = p.type, .activation = p.activation});
+    batchnorm_train(stream, {.x = x.raw(),
+                             .residual = p.residual ? residual.raw() : nullptr,
+                             .y = y.raw(),
+                             .gamma = gamma.data<float>(),
+                             .beta = beta.data<float>(),
+                             .mean = mean.data<float>(),
+                             .rstd = rstd.data<float>(),
+                             .running_mean = rm.data<float>(),
+                             .running_var = rv.data<float>(),
+                             .rows = p.rows,
+                             .c = p.c,
+                             .type = p.type,
+                             .activation = p.activation});
   }
   void backward(Stream stream) {
-    batchnorm_bwd(stream, {.x = x.raw(), .y = y.raw(), .dy = dy.raw(), .dx = dx.raw(), .dresidual = p.residual ? dres.raw() : nullptr, .gamma = gamma.data<float>(),
-                           .mean = mean.data<float>(), .rstd = rstd.data<float>(), .dgamma = dgamma.data<float>(), .dbeta = dbeta.data<float>(), .rows = p.rows,
-                           .c = p.c, .type = p.type, .activation = p.activation});
+    batchnorm_bwd(stream, {.x = x.raw(),
+                           .y = y.raw(),
+                           .dy = dy.raw(),
+                           .dx = dx.raw(),
+                           .dresidual = p.residual ? dres.raw() : nullptr,
+                           .gamma = gamma.data<float>(),
+                           .mean = mean.data<float>(),
+                           .rstd = rstd.data<float>(),
+                           .dgamma = dgamma.data<float>(),
+                           .dbeta = dbeta.data<float>(),
+                           .rows = p.rows,
+                           .c = p.c,
+                           .type = p.type,
+                           .activation = p.activation});
   }
 };
 
@@ -104,9 +124,17 @@ std::vector<Checked> check(const Problem& p, Stream stream) {
   if (p.residual) out.push_back({"dresidual", to_doubles(run.dres), dz, 0});
 
   Tensor inferred = Tensor::empty(run.x.shape(), p.type);
-  batchnorm_infer(stream, {.x = run.x.raw(), .residual = p.residual ? run.residual.raw() : nullptr, .y = inferred.raw(), .gamma = run.gamma.data<float>(),
-                           .beta = run.beta.data<float>(), .running_mean = run.rm.data<float>(), .running_var = run.rv.data<float>(), .rows = p.rows, .c = p.c,
-                           .type = p.type, .activation = p.activation});
+  batchnorm_infer(stream, {.x = run.x.raw(),
+                           .residual = p.residual ? run.residual.raw() : nullptr,
+                           .y = inferred.raw(),
+                           .gamma = run.gamma.data<float>(),
+                           .beta = run.beta.data<float>(),
+                           .running_mean = run.rm.data<float>(),
+                           .running_var = run.rv.data<float>(),
+                           .rows = p.rows,
+                           .c = p.c,
+                           .type = p.type,
+                           .activation = p.activation});
   const auto mean = to_doubles(run.rm), var = to_doubles(run.rv);
   std::vector<double> want_infer(x.size());
   for (size_t i = 0; i < x.size(); ++i) {
@@ -130,8 +158,10 @@ std::vector<Checked> grad(const Problem& p, Stream stream) {
     return sum;
   };
   const auto x = to_doubles(run.x);
-  return {check_gradient("dx", x, [&](const std::vector<double>& v) { return contracted(v, gamma); }, to_doubles(run.dx), 1e-6, 2e-3),
-          check_gradient("dgamma", gamma, [&](const std::vector<double>& v) { return contracted(x, v); }, to_doubles(run.dgamma), 1e-6, 2e-3)};
+  return {check_gradient(
+              "dx", x, [&](const std::vector<double>& v) { return contracted(v, gamma); }, to_doubles(run.dx), 1e-6, 2e-3),
+          check_gradient(
+              "dgamma", gamma, [&](const std::vector<double>& v) { return contracted(x, v); }, to_doubles(run.dgamma), 1e-6, 2e-3)};
 }
 
 Work perf(const Problem& p, Stream stream) {
@@ -144,8 +174,8 @@ Work perf(const Problem& p, Stream stream) {
 
 void add_batchnorm_cases(Cases& all) {
   auto add = [&](Problem p, bool timed) {
-    std::string name = fmt::format("batchnorm:{}:{}x{}{}{}{}", to_string(p.type), p.rows, p.c, p.residual ? ":add" : "", p.activation == Activation::relu ? ":relu" : "",
-                                   p.offset != 0 ? ":offset" : "");
+    std::string name = fmt::format("batchnorm:{}:{}x{}{}{}{}", to_string(p.type), p.rows, p.c, p.residual ? ":add" : "",
+                                   p.activation == Activation::relu ? ":relu" : "", p.offset != 0 ? ":offset" : "");
     Case c{.name = name, .check = [p](Stream s) { return check(p, s); }, .grad = {}, .perf = {}};
     if (p.type == DType::f32 && p.rows > 2 && p.rows * p.c < 5000 && p.offset == 0) c.grad = [p](Stream s) { return grad(p, s); };
     if (timed) c.perf = [p](Stream s) { return perf(p, s); };

@@ -1,8 +1,7 @@
-#include "kernels/batchnorm/batchnorm.h"
-
 #include <cmath>
 #include <vector>
 
+#include "kernels/batchnorm/batchnorm.h"
 #include "kernels/common/parallel.h"
 
 namespace kd {
@@ -55,17 +54,22 @@ template <class T>
 void apply(const T* x, const T* residual, T* y, const float* mean, const float* scale, const float* beta, int64_t rows, int64_t c, Activation activation) {
   auto rows_of = [&](auto&& value) {
     parallel_ranges(
-        rows, [&](int64_t begin, int64_t end) {
+        rows,
+        [&](int64_t begin, int64_t end) {
           for (int64_t row = begin; row < end; ++row)
             for (int64_t i = 0, at = row * c; i < c; ++i) y[at + i] = T(value(at + i, scale[i] * (float(x[at + i]) - mean[i]) + beta[i]));
         },
         std::max<int64_t>(1, kParallelGrain / c));
   };
   bool relu = activation == Activation::relu;
-  if (residual && relu) rows_of([&](int64_t i, float v) { return std::max(v + float(residual[i]), 0.f); });
-  else if (residual) rows_of([&](int64_t i, float v) { return v + float(residual[i]); });
-  else if (relu) rows_of([](int64_t, float v) { return std::max(v, 0.f); });
-  else rows_of([](int64_t, float v) { return v; });
+  if (residual && relu)
+    rows_of([&](int64_t i, float v) { return std::max(v + float(residual[i]), 0.f); });
+  else if (residual)
+    rows_of([&](int64_t i, float v) { return v + float(residual[i]); });
+  else if (relu)
+    rows_of([](int64_t, float v) { return std::max(v, 0.f); });
+  else
+    rows_of([](int64_t, float v) { return v; });
 }
 
 }  // namespace
@@ -144,7 +148,8 @@ void batchnorm_bwd(Stream, const BatchNormBwdArgs& args) {
       mean_dz[k] = float(sum_dz[k] / double(rows));
     }
     parallel_ranges(
-        rows, [&](int64_t begin, int64_t end) {
+        rows,
+        [&](int64_t begin, int64_t end) {
           for (int64_t row = begin; row < end; ++row)
             for (int64_t i = 0, at = row * c; i < c; ++i) {
               float dz = float(dy[at + i]);

@@ -12,8 +12,10 @@ Tensor random_tensor(Shape shape, DType type, uint32_t stream, float low, float 
   Rng rng(0x5eed, Purpose::test, stream);
   for (int64_t i = 0; i < t.elements(); ++i) {
     float x = rng.uniform(low, high);
-    if (type == DType::bf16) t.data<bf16>()[i] = bf16(x);
-    else t.data<float>()[i] = x;
+    if (type == DType::bf16)
+      t.data<bf16>()[i] = bf16(x);
+    else
+      t.data<float>()[i] = x;
   }
   return t;
 }
@@ -40,14 +42,14 @@ Verdict judge(const Checked& c) {
   size_t at = 0;
   for (double w : c.want) scale = std::max(scale, std::fabs(w));
   for (size_t i = 0; i < c.want.size(); ++i) {
-    if (!std::isfinite(c.got[i]) || !std::isfinite(c.want[i]))
-      return {false, HUGE_VAL, fmt::format("{}[{}] = {}, oracle {}", c.what, i, c.got[i], c.want[i])};
+    if (!std::isfinite(c.got[i]) || !std::isfinite(c.want[i])) return {false, HUGE_VAL, fmt::format("{}[{}] = {}, oracle {}", c.what, i, c.got[i], c.want[i])};
     double error = std::fabs(c.got[i] - c.want[i]) / scale;
     if (error > worst) worst = error, at = i;
   }
   bool ok = std::isfinite(worst) && worst <= c.tolerance;
   return {ok, worst,
-          fmt::format("{}[{}] = {:.9g}, oracle {:.9g}: error {:.3g} of the largest value, tolerance {:.3g}", c.what, at, c.got[at], c.want[at], worst, c.tolerance)};
+          fmt::format("{}[{}] = {:.9g}, oracle {:.9g}: error {:.3g} of the largest value, tolerance {:.3g}", c.what, at, c.got[at], c.want[at], worst,
+                      c.tolerance)};
 }
 
 Checked check_gradient(const std::string& what, std::vector<double> x, const std::function<double(const std::vector<double>&)>& contracted,

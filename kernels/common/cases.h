@@ -23,7 +23,7 @@ struct Work {
 };
 
 struct Case {
-  std::string name;  // "kd_loss:f32:128x100:mean_loss", the same in a filter, a failure line and a benchmark row
+  std::string name;                                   // "kd_loss:f32:128x100:mean_loss", the same in a filter, a failure line and a benchmark row
   std::function<std::vector<Checked>(Stream)> check;  // kernel against oracle
   std::function<std::vector<Checked>(Stream)> grad;   // backward kernel against central differences of the oracle's forward; may be empty
   std::function<Work(Stream)> perf;                   // may be empty: not worth timing

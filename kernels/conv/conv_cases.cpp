@@ -1,8 +1,7 @@
 // The oracle: seven loops in double. The gradients' oracles are the adjoint sums, written by scattering instead of gathering;
 // their correctness is checked by the identity <dy, conv(x, w)> = <dgrad(dy), x> = <wgrad(dy, x), w> in mode grad.
-#include "kernels/conv/conv.h"
-
 #include "kernels/common/cases.h"
+#include "kernels/conv/conv.h"
 
 namespace kd::cases {
 namespace {
@@ -63,11 +62,18 @@ std::vector<Checked> check(const Data& d, Stream stream) {
   Tensor got_fused;
   for (int round = 0; round < 2; ++round) {
     got_fused = before.clone();
-    conv_fprop(stream, {.shape = d.s, .type = d.type, .x = d.x.raw(), .w = d.w.data<float>(), .y = got_fused.raw(), .bias = bias.data<float>(),
-                        .epilogue = Epilogue::add_relu, .packed = &packed});
+    conv_fprop(stream, {.shape = d.s,
+                        .type = d.type,
+                        .x = d.x.raw(),
+                        .w = d.w.data<float>(),
+                        .y = got_fused.raw(),
+                        .bias = bias.data<float>(),
+                        .epilogue = Epilogue::add_relu,
+                        .packed = &packed});
   }
   double tol = tolerance_of(d);
-  return {{"y", to_doubles(got_y), y, tol}, {"dx", to_doubles(got_dx), dx, tol}, {"dw", to_doubles(got_dw), dw, tol}, {"fused", to_doubles(got_fused), fused, tol}};
+  return {
+      {"y", to_doubles(got_y), y, tol}, {"dx", to_doubles(got_dx), dx, tol}, {"dw", to_doubles(got_dw), dw, tol}, {"fused", to_doubles(got_fused), fused, tol}};
 }
 
 std::vector<Checked> grad(const Data& d, Stream stream) {
@@ -98,7 +104,7 @@ Work perf(const Data& d, Stream stream) {
 void add_conv_cases(Cases& all) {
   std::vector<ConvShape> small{
       {.n = 2, .h = 8, .w = 8, .c = 16, .k = 16, .r = 3, .s = 3, .stride = 1, .pad = 1},
-      {.n = 3, .h = 7, .w = 5, .c = 16, .k = 32, .r = 3, .s = 3, .stride = 2, .pad = 1},   // odd extents: the last window does not reach the edge
+      {.n = 3, .h = 7, .w = 5, .c = 16, .k = 32, .r = 3, .s = 3, .stride = 2, .pad = 1},  // odd extents: the last window does not reach the edge
       {.n = 1, .h = 1, .w = 1, .c = 32, .k = 32, .r = 1, .s = 1, .stride = 1, .pad = 0},
       {.n = 2, .h = 9, .w = 9, .c = 32, .k = 64, .r = 1, .s = 1, .stride = 2, .pad = 0},   // the shortcut
       {.n = 2, .h = 32, .w = 32, .c = 3, .k = 64, .r = 3, .s = 3, .stride = 1, .pad = 1},  // CIFAR stem

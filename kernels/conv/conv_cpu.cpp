@@ -1,17 +1,14 @@
-#include "kernels/conv/conv.h"
-
 #include <algorithm>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
 
 #include "kernels/common/onednn.h"
+#include "kernels/conv/conv.h"
 
 namespace kd {
 
-std::string to_string(const ConvShape& s) {
-  return fmt::format("n{}h{}w{}c{}k{}r{}s{}st{}p{}", s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, s.pad);
-}
+std::string to_string(const ConvShape& s) { return fmt::format("n{}h{}w{}c{}k{}r{}s{}st{}p{}", s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, s.pad); }
 
 namespace cpu {
 namespace {
@@ -90,7 +87,8 @@ Plan make_plan(const PlanKey& key) {
     adopt(desc, desc.weights_desc());
     plan.primitive = dnnl::convolution_forward(desc);
   } else {
-    auto hint = onednn::make_desc<dnnl::convolution_forward>(onednn::user_scratchpad(), training, direct, plan.x, any_forward, plan.y, strides, pads, pads_after);
+    auto hint =
+        onednn::make_desc<dnnl::convolution_forward>(onednn::user_scratchpad(), training, direct, plan.x, any_forward, plan.y, strides, pads, pads_after);
     if (key.op == Op::dgrad) {
       auto desc = onednn::make_backward_desc<dnnl::convolution_backward_data>(hint, attr, direct, plan.x, any, plan.y, strides, pads, pads_after);
       adopt(desc, desc.weights_desc());
@@ -115,7 +113,8 @@ Plan make_plan(const PlanKey& key) {
     plan.pack = dnnl::reorder(dnnl::reorder::primitive_desc(onednn::engine(), plan.filter, onednn::engine(), plan.user_filter, pack_attr));
   } else {
     plan.pack_needed = plan.filter != plan.user_filter;
-    if (plan.pack_needed) plan.pack = dnnl::reorder(dnnl::reorder::primitive_desc(onednn::engine(), plan.user_filter, onednn::engine(), plan.filter, pack_attr));
+    if (plan.pack_needed)
+      plan.pack = dnnl::reorder(dnnl::reorder::primitive_desc(onednn::engine(), plan.user_filter, onednn::engine(), plan.filter, pack_attr));
   }
   return plan;
 }
@@ -176,7 +175,8 @@ void conv_fprop(Stream, const ConvFpropArgs& args) {
     filter = packed_filter(plan, args.w, holder);
     if (packed && holder) *packed = {holder, args.shape, args.type};
   }
-  std::unordered_map<int, memory> call{{DNNL_ARG_SRC, wrap(plan.x, args.x)}, {DNNL_ARG_WEIGHTS, wrap(plan.filter, filter)}, {DNNL_ARG_DST, wrap(plan.y, args.y)}};
+  std::unordered_map<int, memory> call{
+      {DNNL_ARG_SRC, wrap(plan.x, args.x)}, {DNNL_ARG_WEIGHTS, wrap(plan.filter, filter)}, {DNNL_ARG_DST, wrap(plan.y, args.y)}};
   if (args.bias) call.insert({DNNL_ARG_BIAS, wrap(plan.bias, args.bias)});
   run(plan, std::move(call));
 }

@@ -1,8 +1,7 @@
-#include "kernels/gemm/gemm.h"
-
 #include <array>
 
 #include "kernels/common/cases.h"
+#include "kernels/gemm/gemm.h"
 
 namespace kd::cases {
 namespace {
@@ -25,7 +24,8 @@ std::vector<Checked> check(const Problem& p, Stream stream) {
       double& out = want[size_t(i * p.n + j)];
       out = sum + double(p.beta) * out;
     }
-  gemm(stream, {.a = a.data<float>(), .b = b.data<float>(), .c = c.data<float>(), .m = p.m, .n = p.n, .k = p.k, .op_a = p.op_a, .op_b = p.op_b, .beta = p.beta});
+  gemm(stream,
+       {.a = a.data<float>(), .b = b.data<float>(), .c = c.data<float>(), .m = p.m, .n = p.n, .k = p.k, .op_a = p.op_a, .op_b = p.op_b, .beta = p.beta});
   return {{"c", to_doubles(c), want, tolerance(DType::f32)}};
 }
 
@@ -42,15 +42,27 @@ void add_gemm_cases(Cases& all) {
                          .grad = {},
                          .perf = {}});
         }
-  all.push_back({.name = "gemm:f32:128x1000x2048:NT", .check = [](Stream stream) { return check({8, 1000, 2048, Op::plain, Op::transposed, 0}, stream); }, .grad = {},
-                 .perf = [](Stream stream) {
-                   auto a = std::make_shared<Tensor>(random_tensor({128 * 2048}, DType::f32, 1));
-                   auto b = std::make_shared<Tensor>(random_tensor({1000 * 2048}, DType::f32, 2));
-                   auto c = std::make_shared<Tensor>(Tensor::empty({128 * 1000}, DType::f32));
-                   return Work{.run = [=] { gemm(stream, {.a = a->data<float>(), .b = b->data<float>(), .c = c->data<float>(), .m = 128, .n = 1000, .k = 2048, .op_b = Op::transposed}); },
-                               .bytes = double(a->bytes() + b->bytes() + c->bytes()),
-                               .flops = 2.0 * 128 * 1000 * 2048};
-                 }});
+  all.push_back(
+      {.name = "gemm:f32:128x1000x2048:NT",
+       .check =
+           [](Stream stream) {
+             return check({8, 1000, 2048, Op::plain, Op::transposed, 0}, stream);
+           },
+       .grad = {},
+       .perf =
+           [](Stream stream) {
+             auto a = std::make_shared<Tensor>(random_tensor({128 * 2048}, DType::f32, 1));
+             auto b = std::make_shared<Tensor>(random_tensor({1000 * 2048}, DType::f32, 2));
+             auto c = std::make_shared<Tensor>(Tensor::empty({128 * 1000}, DType::f32));
+             return Work{
+                 .run =
+                     [=] {
+                       gemm(stream,
+                            {.a = a->data<float>(), .b = b->data<float>(), .c = c->data<float>(), .m = 128, .n = 1000, .k = 2048, .op_b = Op::transposed});
+                     },
+                 .bytes = double(a->bytes() + b->bytes() + c->bytes()),
+                 .flops = 2.0 * 128 * 1000 * 2048};
+           }});
 }
 
 }  // namespace kd::cases

@@ -1,6 +1,5 @@
-#include "kernels/gemm/gemm.h"
-
 #include "kernels/common/onednn.h"
+#include "kernels/gemm/gemm.h"
 
 namespace kd {
 namespace cpu {

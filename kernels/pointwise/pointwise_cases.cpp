@@ -1,6 +1,5 @@
-#include "kernels/pointwise/pointwise.h"
-
 #include "kernels/common/cases.h"
+#include "kernels/pointwise/pointwise.h"
 
 namespace kd::cases {
 namespace {
@@ -17,7 +16,9 @@ std::vector<Checked> check(int64_t n, DType type, Stream stream) {
   for (size_t i = 0; i < as.size(); ++i) want_sum.push_back(as[i] + bs[i]), want_scaled.push_back(-1.75 * as[i]);
   // One rounding to the output type: half an ulp, 2^-9 for bf16 and 2^-24 for f32.
   double ulp = type == DType::bf16 ? 0x1p-8 : 0x1p-23;
-  return {{"add", to_doubles(sum), want_sum, ulp}, {"scale", to_doubles(scaled), want_scaled, ulp}, {"cast", to_doubles(cast), as, other == DType::bf16 ? 0x1p-8 : 0}};
+  return {{"add", to_doubles(sum), want_sum, ulp},
+          {"scale", to_doubles(scaled), want_scaled, ulp},
+          {"cast", to_doubles(cast), as, other == DType::bf16 ? 0x1p-8 : 0}};
 }
 
 }  // namespace
@@ -25,7 +26,8 @@ std::vector<Checked> check(int64_t n, DType type, Stream stream) {
 void add_pointwise_cases(Cases& all) {
   for (DType type : {DType::f32, DType::bf16}) {
     for (int64_t n : {int64_t(1), int64_t(63), int64_t(100001)})
-      all.push_back({.name = fmt::format("pointwise:{}:{}", to_string(type), n), .check = [=](Stream stream) { return check(n, type, stream); }, .grad = {}, .perf = {}});
+      all.push_back(
+          {.name = fmt::format("pointwise:{}:{}", to_string(type), n), .check = [=](Stream stream) { return check(n, type, stream); }, .grad = {}, .perf = {}});
     all.push_back({.name = fmt::format("pointwise:add:{}:{}", to_string(type), 1 << 23), .check = {}, .grad = {}, .perf = [=](Stream stream) {
                      constexpr int64_t n = 1 << 23;
                      auto a = std::make_shared<Tensor>(Tensor::zeros({n}, type)), b = std::make_shared<Tensor>(Tensor::zeros({n}, type));

@@ -1,6 +1,5 @@
-#include "kernels/pointwise/pointwise.h"
-
 #include "kernels/common/parallel.h"
+#include "kernels/pointwise/pointwise.h"
 
 namespace kd {
 namespace cpu {

@@ -1,9 +1,8 @@
 // The oracle: for every output, the window's maximum in double; its gradient by handing each dy to the first place that holds the maximum.
-#include "kernels/pool/pool.h"
-
 #include <array>
 
 #include "kernels/common/cases.h"
+#include "kernels/pool/pool.h"
 
 namespace kd::cases {
 namespace {

@@ -1,9 +1,8 @@
-#include "kernels/pool/pool.h"
-
 #include <limits>
 #include <vector>
 
 #include "kernels/common/parallel.h"
+#include "kernels/pool/pool.h"
 
 namespace kd {
 namespace cpu {

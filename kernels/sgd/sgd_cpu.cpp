@@ -1,6 +1,5 @@
-#include "kernels/sgd/sgd.h"
-
 #include "kernels/common/parallel.h"
+#include "kernels/sgd/sgd.h"
 
 namespace kd {
 namespace cpu {

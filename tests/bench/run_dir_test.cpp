@@ -14,21 +14,12 @@
 
 #include "bench/progress.h"
 #include "engine/base/check.h"
+#include "tests/harness/error_of.h"
 
 namespace kd {
 namespace {
 
 using nlohmann::json;
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 void expect_parts(const std::string& text, const std::vector<std::string>& parts) {
   for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is missing in: " << text;

@@ -128,6 +128,19 @@ class Runs(Temporary):
         run = self.train("a", "name=T1w", "data.train_size=2000", "data.test_size=500", "optim.epochs=6", "model.width=0.25")
         self.assertGreater(json.loads((run / "summary.json").read_text())["test_top1_last"], 30.0, "chance is 10")
 
+    def test_enlarged_views_and_bf16(self):
+        """The paper's geometry (224 px, ImageNet stem) and bf16 where the CPU has it: finite, and not the same numbers as fp32."""
+        precisions = ["fp32"] + (["bf16"] if "fp32, bf16" in kd_bench("doctor").stdout else [])
+        losses = []
+        for precision in precisions:
+            run = self.train(precision, "name=T1w", "data.px=224", "model.stem=imagenet", "data.train_size=60", "data.test_size=20", "optim.batch=16", "optim.epochs=1",
+                             f"precision={precision}")
+            losses.append(epochs(run)[0]["loss"])
+            kd_bench("eval", run)
+            self.assertEqual(json.loads((run / "analysis" / "eval.json").read_text())["gallery"]["cam_side"], 7)
+        self.assertTrue(all(math.isfinite(v) and 1 < v < 6 for v in losses), losses)
+        self.assertEqual(len(set(losses)), len(losses))
+
     def test_first_progress_line_comes_soon(self):
         start = time.time()
         process = subprocess.Popen([BINARY, "demo", "--out", self.dir / "demo"], stdout=subprocess.PIPE, text=True)

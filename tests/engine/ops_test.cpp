@@ -54,8 +54,10 @@ void expect_gradient(const Tensor& x, const std::function<Var(const Var&)>& f, d
 
 BatchNormParams bn_params(int64_t c, ParamArena& arena) {
   BatchNormParams bn;
-  arena.parameter("g", {c}, [](Rng& rng) { return rng.uniform(0.5f, 1.5f); }, &bn.gamma);
-  arena.parameter("b", {c}, [](Rng& rng) { return rng.uniform(-0.5f, 0.5f); }, &bn.beta);
+  arena.parameter(
+      "g", {c}, [](Rng& rng) { return rng.uniform(0.5f, 1.5f); }, &bn.gamma);
+  arena.parameter(
+      "b", {c}, [](Rng& rng) { return rng.uniform(-0.5f, 0.5f); }, &bn.beta);
   arena.build(3);
   bn.running_mean = Tensor::zeros({c}, DType::f32);
   bn.running_var = Tensor::zeros({c}, DType::f32);

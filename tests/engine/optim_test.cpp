@@ -11,7 +11,8 @@ namespace {
 TEST(Sgd, follows_the_recurrence_and_clears_gradients) {
   ParamArena arena;
   Var w;
-  arena.parameter("w", {3}, [](Rng& rng) { return rng.uniform(-1.f, 1.f); }, &w);
+  arena.parameter(
+      "w", {3}, [](Rng& rng) { return rng.uniform(-1.f, 1.f); }, &w);
   arena.build(5);
   std::vector<double> want, v(3, 0.0);
   for (int i = 0; i < 3; ++i) want.push_back(double(w.value().data<float>()[i]));

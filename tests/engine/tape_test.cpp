@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/pointwise/pointwise.h"
+#include "tests/harness/error_of.h"
 
 namespace kd {
 namespace {
@@ -52,16 +53,6 @@ class TapeTest : public testing::Test {
   void TearDown() override { tape_.clear(); }
   Tape& tape_ = Tape::current();
 };
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 TEST_F(TapeTest, XPlusXAccumulatesTwice) {
   Var x(row({1, 2, 3}), true);

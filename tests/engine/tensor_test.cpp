@@ -9,19 +9,10 @@
 
 #include "engine/base/file.h"
 #include "engine/base/rng.h"
+#include "tests/harness/error_of.h"
 
 namespace kd {
 namespace {
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 void expect_parts(const std::string& text, std::initializer_list<const char*> parts) {
   for (const char* part : parts) EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is missing in: " << text;

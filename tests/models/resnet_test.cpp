@@ -39,10 +39,14 @@ TensorFile formula_weights(const ParamArena& arena) {
       auto v = sequence(t.value.elements(), stream);
       for (size_t i = 0; i < v.size(); ++i) {
         float x = float(v[i]);
-        if (t.value.rank() == 4) x *= float(std::sqrt(6.0 / double(t.value.dim(2) * t.value.dim(3) * t.value.dim(0))));
-        else if (t.value.rank() == 2) x *= float(1.0 / std::sqrt(double(t.value.dim(1))));
-        else if (name.ends_with("weight")) x = 1.f + 0.25f * x;
-        else x *= 0.125f;
+        if (t.value.rank() == 4)
+          x *= float(std::sqrt(6.0 / double(t.value.dim(2) * t.value.dim(3) * t.value.dim(0))));
+        else if (t.value.rank() == 2)
+          x *= float(1.0 / std::sqrt(double(t.value.dim(1))));
+        else if (name.ends_with("weight"))
+          x = 1.f + 0.25f * x;
+        else
+          x *= 0.125f;
         t.value.data<float>()[i] = x;
       }
     }
@@ -80,7 +84,8 @@ class ResnetGolden : public testing::TestWithParam<const char*> {};
 
 TEST_P(ResnetGolden, agrees_with_torchvision) {
   const json golden = json::parse(read_text(Path(KD_GOLDEN_DIR) / "resnet" / (std::string(GetParam()) + ".json")));
-  Resnet model({.arch = arch_from_name(golden["arch"].get<std::string>()), .stem = stem_from_name(golden["stem"].get<std::string>()), .classes = golden["classes"]});
+  Resnet model(
+      {.arch = arch_from_name(golden["arch"].get<std::string>()), .stem = stem_from_name(golden["stem"].get<std::string>()), .classes = golden["classes"]});
   EXPECT_EQ(model.params().parameter_count(), golden["parameters"].get<int64_t>());
   EXPECT_EQ(state_dict(model.params()).size(), golden["entries"].get<size_t>());
   load_state_dict(model.params(), formula_weights(model.params()), "formula");
@@ -101,11 +106,13 @@ TEST_P(ResnetGolden, agrees_with_torchvision) {
     LossValue loss = cross_entropy(logits, labels);
     double torch_so_far = 0;  // the largest so far: errors along a trajectory cancel by chance
     for (size_t i = 0; i <= size_t(step); ++i) torch_so_far = std::max(torch_so_far, torch_error["losses"][i].get<double>());
-    EXPECT_NEAR(*loss.total.value().data<float>(), golden["losses"][size_t(step)].get<double>(), allowed(step == 0 ? 2e-5 : 1e-3, torch_so_far)) << "step " << step;
+    EXPECT_NEAR(*loss.total.value().data<float>(), golden["losses"][size_t(step)].get<double>(), allowed(step == 0 ? 2e-5 : 1e-3, torch_so_far))
+        << "step " << step;
     Tape::current().backward(loss.total);
     if (step == 0) {
       for (int64_t i = 0; i < n * classes; ++i) EXPECT_NEAR(logits.value().data<float>()[i], golden["logits"][size_t(i)].get<double>(), 2e-4) << "logit " << i;
-      for (const auto& p : model.params().parameters()) expect_digest(p.name, torch_order(p.slot->grad()), golden["gradients"][p.name], allowed(1e-4, torch_error["gradients"]));
+      for (const auto& p : model.params().parameters())
+        expect_digest(p.name, torch_order(p.slot->grad()), golden["gradients"][p.name], allowed(1e-4, torch_error["gradients"]));
       for (const auto& b : model.params().buffers()) expect_digest(b.name, torch_order(*b.slot), golden["running"][b.name], 5e-5);
     }
     sgd(model.params(), {.momentum = golden["momentum"], .weight_decay = golden["weight_decay"]}, golden["lr"]);
@@ -113,7 +120,8 @@ TEST_P(ResnetGolden, agrees_with_torchvision) {
   NoGrad no_grad;
   Var logits = model(x, Mode::eval);
   for (int64_t i = 0; i < n * classes; ++i)
-    EXPECT_NEAR(logits.value().data<float>()[i], golden["eval_logits"][size_t(i)].get<double>(), allowed(1e-3, torch_error["eval_logits"])) << "eval logit " << i;
+    EXPECT_NEAR(logits.value().data<float>()[i], golden["eval_logits"][size_t(i)].get<double>(), allowed(1e-3, torch_error["eval_logits"]))
+        << "eval logit " << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(torchvision, ResnetGolden, testing::Values("resnet18_cifar", "resnet18_imagenet", "resnet50_cifar", "resnet50_imagenet"),
@@ -162,8 +170,10 @@ TEST(Resnet, bf16_training_follows_f32) {
     Tensor images = Tensor::empty({16, 32, 32, 3}, type), labels = Tensor::empty({16}, DType::i32);
     const auto pixels = sequence(images.elements(), 9);
     for (int64_t i = 0; i < images.elements(); ++i) {
-      if (type == DType::f32) images.data<float>()[i] = float(pixels[size_t(i)]);
-      else images.data<bf16>()[i] = bf16(float(pixels[size_t(i)]));
+      if (type == DType::f32)
+        images.data<float>()[i] = float(pixels[size_t(i)]);
+      else
+        images.data<bf16>()[i] = bf16(float(pixels[size_t(i)]));
     }
     for (int64_t i = 0; i < 16; ++i) labels.data<int32_t>()[i] = int32_t(i % 10);
     std::vector<double> out;
