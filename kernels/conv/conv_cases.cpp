@@ -112,6 +112,7 @@ void add_conv_cases(Cases& all) {
       {.n = 2, .h = 6, .w = 6, .c = 13, .k = 7, .r = 3, .s = 3, .stride = 1, .pad = 1},    // no vector width divides these
       {.n = 2, .h = 4, .w = 4, .c = 24, .k = 40, .r = 3, .s = 3, .stride = 1, .pad = 1},
       {.n = 2, .h = 16, .w = 16, .c = 3, .k = 16, .r = 3, .s = 3, .stride = 1, .pad = 1},  // narrow stem
+      {.n = 4, .h = 56, .w = 56, .c = 8, .k = 16, .r = 1, .s = 1, .stride = 2, .pad = 0},  // oneDNN 2.6.3 gets wgrad wrong here: see conv_cpu.cpp
   };
   // resnet18 at 32 px, batch 32: timed only.
   std::vector<ConvShape> timed{

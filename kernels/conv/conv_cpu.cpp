@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -145,11 +146,18 @@ const Plan& plan_for(const PlanKey& key) {
 
 memory wrap(const memory::desc& desc, const void* data) { return memory(desc, onednn::engine(), const_cast<void*>(data)); }
 
-void run(const Plan& plan, std::unordered_map<int, memory> args) {
-  auto scratch = Storage::allocate(int64_t(plan.scratch.get_size()), Device::cpu);
+// A word after the scratchpad must survive: a library that needs more than it asked for damages memory far from here.
+void run(const Plan& plan, const ConvShape& shape, std::unordered_map<int, memory> args) {
+  constexpr uint64_t kSentinel = 0x5afe5afe5afe5afe;
+  const int64_t bytes = (int64_t(plan.scratch.get_size()) + 7) / 8 * 8;
+  auto scratch = Storage::allocate(bytes + int64_t(sizeof kSentinel), Device::cpu);
+  auto* sentinel = reinterpret_cast<uint64_t*>(scratch->data() + bytes);
+  *sentinel = kSentinel;
   args.insert({DNNL_ARG_SCRATCHPAD, wrap(plan.scratch, scratch->data())});
   plan.primitive.execute(onednn::stream(), args);
   onednn::stream().wait();
+  KD_CHECK(*sentinel == kSentinel, "conv {}: oneDNN's '{}' wrote past its scratchpad of {} bytes; memory may be damaged", to_string(shape), plan.implementation,
+           plan.scratch.get_size());
 }
 
 // The filter in the plan's layout: the user's own memory when the layouts agree, else `holder`, which keeps it alive.
@@ -178,21 +186,36 @@ void conv_fprop(Stream, const ConvFpropArgs& args) {
   std::unordered_map<int, memory> call{
       {DNNL_ARG_SRC, wrap(plan.x, args.x)}, {DNNL_ARG_WEIGHTS, wrap(plan.filter, filter)}, {DNNL_ARG_DST, wrap(plan.y, args.y)}};
   if (args.bias) call.insert({DNNL_ARG_BIAS, wrap(plan.bias, args.bias)});
-  run(plan, std::move(call));
+  run(plan, args.shape, std::move(call));
 }
 
 void conv_dgrad(Stream, const ConvDgradArgs& args) {
   const Plan& plan = plan_for({args.shape, args.type, Op::dgrad, Epilogue::none, false});
   std::shared_ptr<Storage> holder;
   const void* filter = packed_filter(plan, args.w, holder);
-  run(plan, {{DNNL_ARG_DIFF_DST, wrap(plan.y, args.dy)}, {DNNL_ARG_WEIGHTS, wrap(plan.filter, filter)}, {DNNL_ARG_DIFF_SRC, wrap(plan.x, args.dx)}});
+  run(plan, args.shape,
+      {{DNNL_ARG_DIFF_DST, wrap(plan.y, args.dy)}, {DNNL_ARG_WEIGHTS, wrap(plan.filter, filter)}, {DNNL_ARG_DIFF_SRC, wrap(plan.x, args.dx)}});
 }
 
-void conv_wgrad(Stream, const ConvWgradArgs& args) {
+void conv_wgrad(Stream stream, const ConvWgradArgs& args) {
+  const ConvShape& s = args.shape;
+  if (s.r == 1 && s.s == 1 && s.pad == 0 && s.stride > 1 && s.c % 16 != 0) {
+    // oneDNN 2.6.3 gets these wrong: it copies the rows it needs with channels rounded up to 16 into a scratchpad sized without the rounding, so its
+    // threads overwrite each other and the heap. The pixels that a strided 1x1 filter sees, gathered, make it an ordinary 1x1 convolution.
+    const int64_t pixel = s.c * size_of(args.type);
+    auto gathered = Storage::allocate(s.n * s.p() * s.q() * pixel, Device::cpu);
+    auto* from = static_cast<const std::byte*>(args.x);
+    for (int64_t row = 0; row < s.n * s.p(); ++row)
+      for (int64_t q = 0; q < s.q(); ++q)
+        std::memcpy(gathered->data() + (row * s.q() + q) * pixel, from + ((row / s.p() * s.h + row % s.p() * s.stride) * s.w + q * s.stride) * pixel,
+                    size_t(pixel));
+    const ConvShape dense{.n = s.n, .h = s.p(), .w = s.q(), .c = s.c, .k = s.k, .r = 1, .s = 1, .stride = 1, .pad = 0};
+    return cpu::conv_wgrad(stream, ConvWgradArgs{.shape = dense, .type = args.type, .x = gathered->data(), .dy = args.dy, .dw = args.dw});
+  }
   const Plan& plan = plan_for({args.shape, args.type, Op::wgrad, Epilogue::none, false});
   auto scratch = Storage::allocate(int64_t(plan.filter.get_size()), Device::cpu);
   auto dw = wrap(plan.filter, scratch->data());
-  run(plan, {{DNNL_ARG_SRC, wrap(plan.x, args.x)}, {DNNL_ARG_DIFF_DST, wrap(plan.y, args.dy)}, {DNNL_ARG_DIFF_WEIGHTS, dw}});
+  run(plan, args.shape, {{DNNL_ARG_SRC, wrap(plan.x, args.x)}, {DNNL_ARG_DIFF_DST, wrap(plan.y, args.dy)}, {DNNL_ARG_DIFF_WEIGHTS, dw}});
   auto sum = wrap(plan.user_filter, args.dw);
   dnnl::reorder(plan.pack).execute(onednn::stream(), dw, sum);
   onednn::stream().wait();
