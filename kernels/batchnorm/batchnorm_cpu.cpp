@@ -119,47 +119,64 @@ void batchnorm_infer(Stream, const BatchNormInferArgs& args) {
   });
 }
 
+namespace {
+
+// ReLU and residual are template parameters: as run-time conditions they keep the compiler from vectorizing the bf16 loops, a factor of 5 (measured).
+template <class T, bool kRelu, bool kResidual>
+void backward(const BatchNormBwdArgs& args) {
+  auto *x = static_cast<const T*>(args.x), *y = static_cast<const T*>(args.y), *dy = static_cast<const T*>(args.dy);
+  auto *dx = static_cast<T*>(args.dx), *dresidual = static_cast<T*>(args.dresidual);
+  const int64_t c = args.c, rows = args.rows;
+  auto masked = [=](int64_t at) {
+    float dz = float(dy[at]);
+    if constexpr (kRelu) dz = float(y[at]) > 0.f ? dz : 0.f;
+    return dz;
+  };
+  std::vector<double> sum_dz, sum_dz_x;
+  reduce_rows(rows, c, sum_dz, sum_dz_x, [&](int64_t row, int64_t channel, int lanes, float* a, float* b) {
+    const int64_t at = row * c + channel;
+    const float *mean = args.mean + channel, *rstd = args.rstd + channel;
+    for (int i = 0; i < lanes; ++i) {
+      float dz = masked(at + i);
+      a[i] += dz;
+      b[i] += dz * ((float(x[at + i]) - mean[i]) * rstd[i]);
+    }
+  });
+  // dx = scale * (dz - mean_dz - (x - mean) * slope), per channel
+  std::vector<float> per_channel(static_cast<size_t>(3 * c));
+  float *scale = per_channel.data(), *slope = scale + c, *mean_dz = slope + c;
+  for (int64_t i = 0; i < c; ++i) {
+    size_t k = size_t(i);
+    args.dbeta[i] += float(sum_dz[k]);
+    args.dgamma[i] += float(sum_dz_x[k]);
+    scale[i] = args.gamma[i] * args.rstd[i];
+    slope[i] = float(sum_dz_x[k] / double(rows) * double(args.rstd[i]));
+    mean_dz[i] = float(sum_dz[k] / double(rows));
+  }
+  parallel_ranges(
+      rows,
+      [=, mean = args.mean](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row)
+          for (int64_t i = 0, at = row * c; i < c; ++i) {
+            float dz = masked(at + i);
+            float d = scale[i] * ((dz - mean_dz[i]) - (float(x[at + i]) - mean[i]) * slope[i]);
+            if constexpr (kResidual) dresidual[at + i] = T(dz);
+            dx[at + i] = T(d);
+          }
+      },
+      std::max<int64_t>(1, kParallelGrain / c));
+}
+
+}  // namespace
+
 void batchnorm_bwd(Stream, const BatchNormBwdArgs& args) {
   with_float_type(args.type, [&](auto zero) {
     using T = decltype(zero);
-    auto *x = static_cast<const T*>(args.x), *y = static_cast<const T*>(args.y), *dy = static_cast<const T*>(args.dy);
-    auto *dx = static_cast<T*>(args.dx), *dresidual = static_cast<T*>(args.dresidual);
-    const int64_t c = args.c, rows = args.rows;
-    const bool relu = args.activation == Activation::relu;
-    std::vector<double> sum_dz, sum_dz_x;
-    reduce_rows(rows, c, sum_dz, sum_dz_x, [&](int64_t row, int64_t channel, int lanes, float* a, float* b) {
-      const int64_t at = row * c + channel;
-      const float *mean = args.mean + channel, *rstd = args.rstd + channel;
-      for (int i = 0; i < lanes; ++i) {
-        float dz = float(dy[at + i]);
-        if (relu) dz = float(y[at + i]) > 0.f ? dz : 0.f;
-        a[i] += dz;
-        b[i] += dz * ((float(x[at + i]) - mean[i]) * rstd[i]);
-      }
-    });
-    // dx = scale * (dz - mean_dz - (x - mean) * slope), per channel
-    std::vector<float> scale(static_cast<size_t>(c)), slope(static_cast<size_t>(c)), mean_dz(static_cast<size_t>(c));
-    for (int64_t i = 0; i < c; ++i) {
-      size_t k = size_t(i);
-      args.dbeta[i] += float(sum_dz[k]);
-      args.dgamma[i] += float(sum_dz_x[k]);
-      scale[k] = args.gamma[i] * args.rstd[i];
-      slope[k] = float(sum_dz_x[k] / double(rows) * double(args.rstd[i]));
-      mean_dz[k] = float(sum_dz[k] / double(rows));
-    }
-    parallel_ranges(
-        rows,
-        [&](int64_t begin, int64_t end) {
-          for (int64_t row = begin; row < end; ++row)
-            for (int64_t i = 0, at = row * c; i < c; ++i) {
-              float dz = float(dy[at + i]);
-              if (relu) dz = float(y[at + i]) > 0.f ? dz : 0.f;
-              float d = scale[size_t(i)] * ((dz - mean_dz[size_t(i)]) - (float(x[at + i]) - args.mean[i]) * slope[size_t(i)]);
-              if (dresidual) dresidual[at + i] = T(dz);
-              dx[at + i] = T(d);
-            }
-        },
-        std::max<int64_t>(1, kParallelGrain / c));
+    const bool relu = args.activation == Activation::relu, residual = args.dresidual != nullptr;
+    if (relu)
+      residual ? backward<T, true, true>(args) : backward<T, true, false>(args);
+    else
+      residual ? backward<T, false, true>(args) : backward<T, false, false>(args);
   });
 }
 
