@@ -84,7 +84,7 @@ void Progress::epoch_done(int64_t epoch, const Record& record) {
   show(line, true);
 }
 
-// At the pace of this session's whole epochs, evaluation included; before there is one, at the pace of the steps so far.
+// At the pace of this process's whole epochs, evaluation included; before there is one, at the pace of the steps so far.
 double Progress::seconds_left(double now, double epoch_share) const {
   const double epochs_left = double(config_.epochs - config_.first_epoch - epochs_done_) - epoch_share;
   const double epoch_seconds = epochs_done_ > 0 ? (epoch_start_ - start_) / double(epochs_done_) : (now - start_) / std::max(epoch_share, 1e-9);

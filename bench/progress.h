@@ -48,7 +48,7 @@ class Progress {
   ProgressOutput out_;
   double start_, epoch_start_;
   double last_shown_ = -1e9;
-  int64_t epochs_done_ = 0;  // in this session
+  int64_t epochs_done_ = 0;  // by this process
   bool live_ = false;        // a live line stands unfinished
   bool stepped_ = false;
 };
