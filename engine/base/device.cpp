@@ -52,7 +52,7 @@ void start_process(char** argv) {
   KD_INPUT(cpu_info().avx2, "this build needs a CPU with AVX2 and FMA, and '{}' has none; rebuild with -DKD_MARCH=x86-64-v2", cpu_info().name);
 #endif
   if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
-  ::setenv("GOMP_SPINCOUNT", "20000", 0);  // about 50 us: longer than the gap between two parallel regions of a step
+  ::setenv("GOMP_SPINCOUNT", "20000", 0);  // long enough to bridge the gap between two parallel regions of a step
   std::error_code code;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", code);
   if (!code) ::execv(self.c_str(), argv);  // returns only if it failed, and then we go on as we are

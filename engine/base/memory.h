@@ -1,5 +1,5 @@
 // memory: pooled storage. Freed blocks go back to a pool and are handed out again, so that a training step of fixed shapes
-// asks the operating system for nothing after its first run (fresh pages cost 68 to 220 ms per GB in page faults, measured).
+// asks the operating system for nothing after its first run: fresh pages cost a page fault each.
 #pragma once
 #include <cstddef>
 #include <cstdint>

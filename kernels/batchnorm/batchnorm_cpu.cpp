@@ -121,7 +121,8 @@ void batchnorm_infer(Stream, const BatchNormInferArgs& args) {
 
 namespace {
 
-// ReLU and residual are template parameters: as run-time conditions they keep the compiler from vectorizing the bf16 loops, a factor of 5 (measured).
+// ReLU and residual are template parameters: as run-time conditions they keep the compiler from vectorizing the bf16 loops, forward and
+// backward at 32768x64 took 9.3 ms with them and take 1.3 without (kd_bench_kernels --filter batchnorm, 2 threads of an AMD EPYC, 2026-11-23).
 template <class T, bool kRelu, bool kResidual>
 void backward(const BatchNormBwdArgs& args) {
   auto *x = static_cast<const T*>(args.x), *y = static_cast<const T*>(args.y), *dy = static_cast<const T*>(args.dy);

@@ -9,7 +9,7 @@
 
 namespace kd {
 
-// Below this many elements a fork costs more than it saves (fork and join are about 1 us).
+// Below this many elements a fork costs more than it saves.
 constexpr int64_t kParallelGrain = 16384;
 
 inline int parallel_parts(int64_t n, int64_t grain) { return int(std::clamp<int64_t>(n / std::max<int64_t>(grain, 1), 1, omp_get_max_threads())); }

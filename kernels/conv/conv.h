@@ -6,7 +6,7 @@
 // types   x, y, dx, dy f32 | bf16 (one type per call; products in that type, sums f32); w, dw, bias always f32 (master weights)
 // work    2*N*P*Q*K*R*S*C flops each; moves each tensor once
 // The library behind this interface (oneDNN 2.6 or 3.x here) chooses its own filter layout; the plan for a shape is made once and cached,
-// and a plan that would run a reference loop is refused rather than taken silently (a 100-fold slowdown looks like a hang).
+// and a plan that would run a reference loop is refused rather than taken silently (it looks like a hang).
 #pragma once
 #include <memory>
 
