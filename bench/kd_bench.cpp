@@ -18,12 +18,6 @@ std::string joined(int argc, char** argv) {
   return line;
 }
 
-void require_device(const std::string& device) {
-  KD_INPUT(device == "cpu" || device == "auto", "--device {}: {}", device,
-           device == "cuda" ? "this binary was built without CUDA; use --device cpu, or rebuild where nvcc and cuDNN are installed"
-                            : "unknown; choose auto, cpu or cuda");
-}
-
 // "recipe.yaml key=value ..." in any order: what holds an '=' is an override, the one other word is the recipe.
 Recipe recipe_from(const std::vector<std::string>& words) {
   std::string file;
@@ -43,17 +37,20 @@ int run_main(int argc, char** argv) {
   CLI::App app{"kd_bench: knowledge-distillation experiments, from training to report. Start with: kd_bench demo"};
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "the flags of every verb");
-  std::string device = "auto";
-  app.add_option("--device", device, "auto, cpu or cuda");
+  std::string device_name = "auto";
+  const char* devices = "auto, cpu, cuda, or emulated: the CUDA kernels run by the CPU, slowly, for debuggers and readers";
+  app.add_option("--device", device_name, devices);
 
   std::vector<std::string> words;
+  bool no_graph = false;
   RunOptions run{.command = joined(argc, argv)};
   auto add_run = [&](const char* verb, const char* what) {
     CLI::App* sub = app.add_subcommand(verb, what);
     sub->add_option("recipe", words, "a recipe file and key=value settings, both optional");
     sub->add_option("--out", run.out, "where run directories go")->capture_default_str();
     sub->add_flag("--quiet", run.quiet, "no progress");
-    sub->add_option("--device", device, "auto, cpu or cuda");
+    sub->add_option("--device", device_name, devices);
+    sub->add_flag("--no-graph", no_graph, "CUDA: launch every kernel by itself instead of a recorded step; the same bits, for debugging");
     return sub;
   };
   CLI::App* doctor_verb = app.add_subcommand("doctor", "what this machine can do");
@@ -73,6 +70,7 @@ int run_main(int argc, char** argv) {
   eval->add_option("--checkpoint", eval_options.checkpoint, "best or last")->capture_default_str();
   eval->add_option("--threshold", eval_options.threshold, "of the attention masks")->capture_default_str();
   eval->add_flag("--quiet", eval_options.quiet, "no progress");
+  eval->add_option("--device", device_name, devices);
 
   Path runs = "runs", report_out;
   std::string format = "text", which = "all";
@@ -126,12 +124,14 @@ int run_main(int argc, char** argv) {
   bool demo_quiet = false;
   demo_verb->add_option("--out", demo_out, "folder for the runs and report.html")->capture_default_str();
   demo_verb->add_flag("--quiet", demo_quiet, "no progress");
-  demo_verb->add_option("--device", device, "auto, cpu or cuda");
+  demo_verb->add_option("--device", device_name, devices);
 
   CLI11_PARSE(app, argc, argv);
-  require_device(device);
-
   if (*doctor_verb) return doctor();
+  const Device device = device_from_name(device_name);
+  run.device = eval_options.device = device;
+  run.launch = no_graph ? Launch::eager : Launch::graph;
+
   if (*train || *distill) {
     const Recipe recipe = recipe_from(words);
     if (*train) KD_INPUT(recipe.teachers.empty(), "the recipe names teachers; use 'kd_bench distill' for a student");
@@ -163,7 +163,7 @@ int run_main(int argc, char** argv) {
   } else if (*import) {
     images_to_cifar(folder, data_out, test_share, data_options.seed);
   } else if (*demo_verb) {
-    demo(demo_out, demo_quiet);
+    demo(demo_out, device, demo_quiet);
   }
   return 0;
 }

@@ -7,7 +7,7 @@
 
 namespace kd {
 
-void demo(const Path& out, bool quiet) {
+void demo(const Path& out, Device device, bool quiet) {
   const auto start = std::chrono::steady_clock::now();
   const Path runs = out / "runs";
   // Small on purpose: narrow networks, few images, few epochs. Wide enough apart that all four models clearly learn within minutes on two cores.
@@ -15,7 +15,7 @@ void demo(const Path& out, bool quiet) {
                                         "optim.batch=64",   "optim.schedule=cosine", "optim.lr=0.05",       "optim.warmup=3", "optim.epochs=12"};
   auto train = [&](std::vector<std::string> settings) {
     settings.insert(settings.begin(), common.begin(), common.end());
-    return train_run(load_recipe({}, settings), {.out = runs, .quiet = quiet, .command = "kd_bench demo"});
+    return train_run(load_recipe({}, settings), {.out = runs, .quiet = quiet, .command = "kd_bench demo", .device = device});
   };
   if (!quiet)
     fmt::print(
@@ -25,7 +25,7 @@ void demo(const Path& out, bool quiet) {
   const Path strong = train({"name=T2s", "view=strong", "seed=2", "optim.epochs=20"});  // distorted images take longer to learn
   const Path alone = train({"name=only_Sw", "view=weak", "seed=3"});
   const Path taught = train({"name=T1w_T2s_Sw", "view=weak", "seed=3", "teachers=[" + weak.string() + ", " + strong.string() + "]"});
-  for (const Path& run : {weak, strong, alone, taught}) evaluate_run(run, {.quiet = true});
+  for (const Path& run : {weak, strong, alone, taught}) evaluate_run(run, {.device = device, .quiet = true});
 
   if (!quiet) print_tables(runs, "text", "all");
   const Path report = out / "report.html";

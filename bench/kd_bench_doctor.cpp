@@ -33,7 +33,19 @@ int doctor() {
   row("disk", code ? "unknown" : fmt::format("{:.1f} GB free here", double(space.available) / 1e9));
   row("oneDNN", fmt::format("{}.{}.{}", onednn->major, onednn->minor, onednn->patch));
 #if defined(KD_WITH_CUDA)
-  row("cuda", "built in");
+  if (is_available(Device::cuda)) {
+    const GpuInfo& gpu = gpu_info();
+    row("cuda", fmt::format("{}, compute capability {}.{}, {} multiprocessors, {:.1f} GB, driver for CUDA {}, runtime {}", gpu.name, gpu.major, gpu.minor,
+                            gpu.multiprocessors, double(gpu.memory_bytes) / 1e9, gpu.driver, gpu.runtime));
+  } else {
+    std::string why;
+    try {
+      device_from_name("cuda");
+    } catch (const Error& e) {
+      why = e.what();
+    }
+    row("cuda", "built in, but " + why);
+  }
 #else
   row("cuda", "not in this build: --device cuda is refused, everything runs on the CPU");
 #endif

@@ -30,16 +30,16 @@ struct Seen {
 Seen look(Member& member, const Dataset& data, const PredictOptions& options, bool with_maps, uint64_t seed) {
   Seen seen{{member.name, {}}, {}};
   int64_t done = 0;
-  auto on_batch = [&](const Batch& batch, const Tensor& features, const Tensor& logits) {
+  auto on_batch = [&](const Tensor& features, const Tensor& batch_labels, const Tensor& logits) {
     const CamSource source{member.name, features, member.model.net->head().weight.value(), member.model.net->head().bias.value(), logits};
-    const std::span labels(batch.labels.data<int32_t>(), size_t(batch.labels.elements()));
+    const std::span labels(batch_labels.data<int32_t>(), size_t(batch_labels.elements()));
     for (Cam kind : kCams) {
-      Tensor maps = cam_maps(source, kind, labels, seed);
+      const Tensor maps = cam_maps(source, kind, labels, seed).to(Device::cpu);
       Tensor& all = seen.maps[kind];
       if (!all.defined()) all = Tensor::empty({data.size(), maps.dim(1), maps.dim(2)}, DType::f32);
       std::memcpy(all.data<float>() + done * maps.dim(1) * maps.dim(2), maps.raw(), size_t(maps.bytes()));
     }
-    done += batch.images.dim(0);
+    done += batch_labels.elements();
   };
   seen.logits.logits = predict(*member.model.net, data, options, with_maps ? OnBatch(on_batch) : OnBatch()).logits;
   return seen;
@@ -223,10 +223,13 @@ void evaluate_run(const Path& run_dir, const EvalOptions& options) {
   const uint64_t seed = uint64_t(recipe.seed);
 
   std::vector<Member> members;
-  members.push_back({"S", load_model(run_dir / "ckpt" / (options.checkpoint + ".safetensors"))});
-  for (const std::string& teacher : recipe.teachers) members.push_back({fmt::format("T{}", members.size()), load_model(model_path(teacher))});
+  const DType type = recipe.precision == "bf16" ? DType::bf16 : DType::f32;
+  require_precision(options.device, type);
+  auto load = [&](const Path& path) { return load_model(path, options.device, type); };
+  members.push_back({"S", load(run_dir / "ckpt" / (options.checkpoint + ".safetensors"))});
+  for (const std::string& teacher : recipe.teachers) members.push_back({fmt::format("T{}", members.size()), load(model_path(teacher))});
 
-  PredictOptions test{.view = View::test, .augment = augment_config(recipe), .type = recipe.precision == "bf16" ? DType::bf16 : DType::f32, .seed = seed};
+  PredictOptions test{.view = View::test, .augment = augment_config(recipe), .type = type, .seed = seed};
   PredictOptions student = test;
   student.view = view_from_name(recipe.view);
   std::vector<Seen> on_test, on_student;

@@ -64,7 +64,7 @@ cases::Cases timed_cases(const std::string& filter) {
   }
   cases::Cases chosen;
   for (cases::Case& c : cases::all_cases())
-    if (c.perf && std::regex_search(c.name, pattern)) chosen.push_back(std::move(c));
+    if (c.perf && cases::runs_on(c, Device::cpu) && std::regex_search(c.name, pattern)) chosen.push_back(std::move(c));
   KD_INPUT(!chosen.empty(), "no timed case matches --filter {}; --list shows their names", filter);
   return chosen;
 }

@@ -4,12 +4,11 @@
 #include <cstdio>
 #include <iostream>
 #include <map>
+#include <optional>
 #include <sstream>
 
 #include "bench/timing.h"
-#include "engine/optim.h"
-#include "kd/losses.h"
-#include "models/resnet.h"
+#include "bench/train_step.h"
 
 namespace kd {
 namespace {
@@ -21,6 +20,7 @@ struct StepCase {
   int64_t px, batch;
   int teachers;  // resnet50 teachers in evaluation mode
   enum class Kind { train, infer } kind;
+  bool for_gpu = false;
 };
 
 const std::vector<StepCase>& step_cases() {
@@ -30,6 +30,15 @@ const std::vector<StepCase>& step_cases() {
       {"r18_train_224_b16", Arch::resnet18, Stem::imagenet, 224, 16, 0, Kind::train},
       {"r50_infer_224_b16", Arch::resnet50, Stem::imagenet, 224, 16, 0, Kind::infer},
       {"kd_2xr50_r18_32_b64", Arch::resnet18, Stem::cifar, 32, 64, 2, Kind::train},
+      // Sizes for a GPU; a CPU takes minutes for them.
+      {"r18_train_224_b256", Arch::resnet18, Stem::imagenet, 224, 256, 0, Kind::train, true},
+      {"r50_infer_224_b256", Arch::resnet50, Stem::imagenet, 224, 256, 0, Kind::infer, true},
+      {"r50_train_224_b256", Arch::resnet50, Stem::imagenet, 224, 256, 0, Kind::train, true},
+      {"r18_train_32_b512", Arch::resnet18, Stem::cifar, 32, 512, 0, Kind::train, true},
+      {"kd_1xr50_r18_224_b128", Arch::resnet18, Stem::imagenet, 224, 128, 1, Kind::train, true},
+      {"kd_2xr50_r18_224_b128", Arch::resnet18, Stem::imagenet, 224, 128, 2, Kind::train, true},
+      {"kd_3xr50_r18_224_b128", Arch::resnet18, Stem::imagenet, 224, 128, 3, Kind::train, true},
+      {"kd_2xr50_r18_32_b128", Arch::resnet18, Stem::cifar, 32, 128, 2, Kind::train, true},
   };
   return cases;
 }
@@ -37,45 +46,60 @@ const std::vector<StepCase>& step_cases() {
 // One case with everything it needs, ready to step. Data are random: the arithmetic does not depend on them.
 class Step {
  public:
-  Step(const StepCase& c, DType type) : case_(c), model_(std::make_unique<Resnet>(ResnetConfig{.arch = c.arch, .stem = c.stem, .classes = 100})) {
-    images_ = Tensor::empty({c.batch, c.px, c.px, 3}, type);
-    labels_ = Tensor::empty({c.batch}, DType::i32);
+  Step(const StepCase& c, DType type, Device device, Launch launch)
+      : case_(c),
+        device_(device),
+        model_(std::make_unique<Resnet>(ResnetConfig{.arch = c.arch, .stem = c.stem, .classes = 100, .device = device, .type = type})),
+        inference_(device, launch) {
     Rng rng(1, Purpose::test);
-    for (int64_t i = 0; i < images_.elements(); ++i) {
+    Tensor images = Tensor::zeros({c.batch, c.px, c.px, model_->input_channels()}, type), labels = Tensor::empty({c.batch}, DType::i32);
+    for (int64_t i = 0; i < images.elements(); ++i) {
+      if (i % images.dim(3) >= 3) continue;
       float v = rng.uniform(-2.f, 2.f);
       if (type == DType::f32)
-        images_.data<float>()[i] = v;
+        images.data<float>()[i] = v;
       else
-        images_.data<bf16>()[i] = bf16(v);
+        images.data<bf16>()[i] = bf16(v);
     }
-    for (int64_t i = 0; i < c.batch; ++i) labels_.data<int32_t>()[i] = int32_t(rng.below(100));
-    for (int i = 0; i < c.teachers; ++i)
-      teachers_.push_back(std::make_unique<Resnet>(ResnetConfig{.arch = Arch::resnet50, .stem = c.stem, .classes = 100, .seed = uint64_t(i + 1)}));
+    for (int64_t i = 0; i < c.batch; ++i) labels.data<int32_t>()[i] = int32_t(rng.below(100));
+    images_ = images.to(device), labels_ = labels.to(device);
+    std::vector<Resnet*> teachers;
+    for (int i = 0; i < c.teachers; ++i) {
+      teachers_.push_back(std::make_unique<Resnet>(
+          ResnetConfig{.arch = Arch::resnet50, .stem = c.stem, .classes = 100, .seed = uint64_t(i + 1), .device = device, .type = type}));
+      teachers.push_back(teachers_.back().get());
+    }
+    if (c.kind != StepCase::Kind::train) return;
+    Student student{.net = model_.get(), .teachers = {}};
+    for (size_t i = 0; i < teachers.size(); ++i) student.teachers.push_back(i);
+    training_.emplace(std::vector{student}, teachers, c.px, 0, TrainStepConfig{.launch = launch});
   }
 
+  // Returns when the step is over.
   void run() {
-    const Var x(images_);
-    if (case_.kind == StepCase::Kind::infer) {
-      NoGrad no_grad;
-      (*model_)(x, Mode::eval);
-      return;
+    if (training_) {
+      training_->inputs();
+      training_->run(case_.batch, 1e-4f, [this](const std::byte*, const Tensor& images, const Tensor& labels) {
+        images.copy_from(images_);
+        labels.copy_from(labels_);
+      });
+    } else {
+      inference_.run([this] {
+        NoGrad no_grad;
+        (*model_)(Var(images_), Mode::eval);
+      });
     }
-    std::vector<Tensor> teacher_logits;
-    for (auto& teacher : teachers_) {
-      NoGrad no_grad;
-      teacher_logits.push_back((*teacher)(x, Mode::eval).value());
-    }
-    Var logits = (*model_)(x, Mode::train);
-    LossValue loss = teachers_.empty() ? cross_entropy(logits, labels_) : distill_loss(logits, labels_, teacher_logits, {});
-    Tape::current().backward(loss.total);
-    sgd(model_->params(), {}, 1e-4f);
+    synchronize(device_);
   }
 
  private:
   StepCase case_;
+  Device device_;
   std::unique_ptr<Resnet> model_;
   std::vector<std::unique_ptr<Resnet>> teachers_;
   Tensor images_, labels_;
+  std::optional<TrainStep> training_;
+  StepGraph inference_;
 };
 
 const StepCase& find_case(const std::string& name) {
@@ -86,15 +110,17 @@ const StepCase& find_case(const std::string& name) {
   throw Error(fmt::format("unknown case '{}'; known:{}", name, known));
 }
 
-DType type_from_name(const std::string& name) {
+bool has_bf16(Device device) { return device == Device::cuda ? gpu_info().major >= 8 : cpu_info().avx512_bf16; }
+
+DType type_from_name(const std::string& name, Device device) {
   if (name == "fp32") return DType::f32;
   KD_INPUT(name == "bf16", "unknown precision '{}'; known: fp32, bf16", name);
-  KD_INPUT(cpu_info().avx512_bf16, "precision bf16 needs a CPU with AVX512_BF16, '{}' has none; use fp32", cpu_info().name);
+  KD_INPUT(has_bf16(device), "precision bf16 needs a CPU with AVX512_BF16 or a GPU of compute capability 8.0; use fp32");
   return DType::bf16;
 }
 
 // Protocol: a line "CASE PRECISION SECONDS" in, a line of milliseconds per step out. The first request for a case builds and warms it.
-void serve() {
+void serve(Device device, Launch launch) {
   std::map<std::string, std::unique_ptr<Step>> ready;
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream in(line);
@@ -104,8 +130,8 @@ void serve() {
     KD_INPUT(in && seconds > 0, "--serve: cannot read '{}'; expected: CASE PRECISION SECONDS", line);
     if (!ready.count(name + " " + precision)) {
       ready.clear();  // one case at a time: activations at 224 px are gigabytes
-      release_cached_memory();
-      auto fresh = std::make_unique<Step>(find_case(name), type_from_name(precision));
+      release_cached_memory(device);
+      auto fresh = std::make_unique<Step>(find_case(name), type_from_name(precision, device), device, launch);
       ready[name + " " + precision] = std::move(fresh);
     }
     Step& now = *ready[name + " " + precision];
@@ -118,31 +144,40 @@ int run_main(int argc, char** argv) {
   CLI::App app{"kd_bench_step: time whole steps of the engine"};
   std::vector<std::string> only, precisions{"fp32", "bf16"};
   double seconds = 5;
-  bool server = false;
+  bool server = false, no_graph = false;
+  std::string device_name = "auto";
   app.add_option("--case", only, "cases to run (default: all)");
   app.add_option("--precision", precisions, "fp32, bf16 (default: both where the CPU can)");
   app.add_option("--seconds", seconds, "time spent on each row")->check(CLI::PositiveNumber);
+  app.add_option("--device", device_name, "auto, cpu or cuda");
+  app.add_flag("--no-graph", no_graph, "CUDA: launch kernel by kernel");
   app.add_flag("--serve", server, "time on request from standard input");
   CLI11_PARSE(app, argc, argv);
-  if (server) return serve(), 0;
+  const Device device = device_from_name(device_name);
+  const Launch launch = no_graph ? Launch::eager : Launch::graph;
+  if (server) return serve(device, launch), 0;
 
-  fmt::print("{} · {} threads\n{:<22} {:<5} {:>10} {:>21} {:>9} {:>6}\n", cpu_info().name, cpu_info().threads, "case", "", "median ms", "p10 - p90 ms", "img/s",
-             "runs");
+  if (device == Device::cuda)
+    fmt::print("{} · driver for CUDA {}{}\n", gpu_info().name, gpu_info().driver, no_graph ? " · no graph" : "");
+  else
+    fmt::print("{} · {} threads\n", cpu_info().name, cpu_info().threads);
+  fmt::print("{:<22} {:<5} {:>10} {:>21} {:>9} {:>6}\n", "case", "", "median ms", "p10 - p90 ms", "img/s", "runs");
   for (const StepCase& c : step_cases()) {
     if (!only.empty() && std::find(only.begin(), only.end(), c.name) == only.end()) continue;
+    if (only.empty() && c.for_gpu != (device == Device::cuda)) continue;
     for (const std::string& precision : precisions) {
-      if (precision == "bf16" && !cpu_info().avx512_bf16 && only.empty()) {
-        fmt::print("{:<22} {:<5} left out: this CPU has no AVX512_BF16\n", c.name, precision);
+      if (precision == "bf16" && !has_bf16(device) && only.empty()) {
+        fmt::print("{:<22} {:<5} left out: no bf16 arithmetic here\n", c.name, precision);
         continue;
       }
-      Step step(c, type_from_name(precision));
-      step.run();
+      Step step(c, type_from_name(precision, device), device, launch);
+      for (int warm_up = 0; warm_up < 3; ++warm_up) step.run();  // plans, then the recording of the graph, then its first replay
       const bench::Spread t = bench::measure([&] { step.run(); }, seconds, 5);
       fmt::print("{:<22} {:<5} {:>10.1f} {:>10.1f} - {:>8.1f} {:>9.0f} {:>6}\n", c.name, precision, 1e3 * t.median, 1e3 * t.p10, 1e3 * t.p90,
                  double(c.batch) / t.median, t.runs);
       std::fflush(stdout);
     }
-    release_cached_memory();
+    release_cached_memory(device);
   }
   for (const std::string& name : only) find_case(name);
   return 0;

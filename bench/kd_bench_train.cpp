@@ -1,19 +1,21 @@
-// The training loop of teachers, baselines and students, top to bottom: this is where a run happens.
-//   batch (data/augment) -> network (models/resnet) -> loss (kd/losses) -> backward (engine/tape) -> update (engine/optim)
-// Everything a step draws at random is a function of (seed, epoch, sample), so an epoch depends only on the state it starts from: a run that was
-// killed goes on from its last complete epoch with the same bits as one that was not.
+// The training loop of teachers, baselines and students, top to bottom: this is where runs happen.
+//   decisions of a batch (data/loader) -> one step (bench/train_step): pixels, teachers, students, losses, backwards, updates
+// Runs that see the same batches are trained side by side and share every teacher's forward; a run alone is a group of one. Everything a step draws at
+// random is a function of (seed, epoch, sample), so an epoch depends only on the state it starts from, and not on who else is trained: a run that was
+// killed goes on from its last complete epoch with the same bits as one that was not, and a run in a group has the bits it has alone.
 #include <chrono>
 
 #include "bench/predict.h"
 #include "bench/progress.h"
 #include "bench/run_dir.h"
+#include "bench/train_step.h"
 #include "bench/verbs.h"
 #include "engine/checkpoint.h"
-#include "engine/optim.h"
-#include "kd/losses.h"
 
 namespace kd {
 namespace {
+
+std::string device_name(Device device) { return device == Device::cuda ? "cuda" : to_string(device); }
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -29,8 +31,9 @@ struct TrainState {
 // The student's weights, statistics and momentum with the TrainState, in one file: either all of an epoch is there or none of it.
 void save_state(const Path& path, Resnet& net, const TrainState& state) {
   TensorFile file{state_dict(net.params()), {}};
-  file.tensors.push_back({kMomentumName, net.params().momentum()});
-  file.metadata = {{"epochs_done", fmt::format("{}", state.epochs_done)},
+  for (NamedTensor& t : momentum_dict(net.params())) file.tensors.push_back(std::move(t));
+  file.metadata = {{"device", device_name(net.config().device)},
+                   {"epochs_done", fmt::format("{}", state.epochs_done)},
                    {"best_epoch", fmt::format("{}", state.best_epoch)},
                    {"best_score", fmt::format("{:.17g}", state.best_score)},
                    {"seconds", fmt::format("{:.3f}", state.seconds)},
@@ -45,178 +48,100 @@ TrainState load_state(const Path& path, Resnet& net) {
     KD_INPUT(it != file.metadata.end(), "{}: no '{}' in the metadata; delete the run directory to start again", path.string(), key);
     return std::strtod(it->second.c_str(), nullptr);
   };
+  // Devices round differently: half a run on each would be a run that nobody can repeat.
+  const std::string device = device_name(net.config().device);
+  KD_INPUT(file.metadata["device"] == device, "{}: was trained on '{}' so far and would go on on '{}'; give --device {}, or delete the run directory",
+           path.string(), file.metadata["device"], device, file.metadata["device"]);
   load_state_dict(net.params(), file, path.string());
-  const Tensor* momentum = file.find(kMomentumName);
-  const Tensor& into = net.params().momentum();
-  KD_INPUT(momentum && momentum->shape() == into.shape() && momentum->dtype() == DType::f32,
-           "{}: no momentum that fits the model; delete the run directory to start again", path.string());
-  std::copy_n(momentum->data<float>(), into.elements(), into.data<float>());
+  load_momentum(net.params(), file, path.string());
   return {int64_t(number("epochs_done")), int64_t(number("best_epoch")), number("best_score"), number("seconds"), number("train_seconds")};
 }
 
-struct EpochSums {
-  double loss = 0, ce = 0, kd = 0;
-  int64_t images = 0, right = 0, agree = 0;
-};
+DType type_of(const Recipe& recipe) { return recipe.precision == "bf16" ? DType::bf16 : DType::f32; }
 
-class Training {
+// One run: its network, its directory, and how far it has come.
+class Run {
  public:
-  Training(const Recipe& recipe, const RunOptions& options)
-      : recipe_(recipe), options_(options), splits_(load_splits(data_config(recipe))), type_(recipe.precision == "bf16" ? DType::bf16 : DType::f32) {
-    KD_INPUT(type_ == DType::f32 || cpu_info().avx512_bf16, "precision=bf16 needs a CPU with AVX512_BF16, '{}' has none; use precision=fp32", cpu_info().name);
-    KD_INPUT(splits_.train.size() >= 2, "{}: {} training images; at least 2 are needed", recipe.data.name, splits_.train.size());
+  Run(const Recipe& recipe, const RunOptions& options, const Splits& splits)
+      : recipe_(recipe),
+        options_(options),
+        splits_(splits),
+        path_(run_path(recipe, options.out)),
+        dir_(path_, recipe, {.command = options.command, .dataset_hash = splits.train.hash()}) {
+    if (is_done()) return;
     net_ = std::make_unique<Resnet>(ResnetConfig{.arch = arch_from_name(recipe.model.arch),
                                                  .stem = stem_from_name(recipe.model.stem),
-                                                 .classes = splits_.train.classes,
+                                                 .classes = splits.train.classes,
                                                  .width = recipe.model.width,
-                                                 .seed = uint64_t(recipe.seed)});
+                                                 .seed = uint64_t(recipe.seed),
+                                                 .device = options.device,
+                                                 .type = type_of(recipe)});
     if (!recipe.model.init.empty()) load_state_dict(net_->params(), read_safetensors(recipe.model.init), recipe.model.init);
-    KD_INPUT(recipe.teachers.size() <= size_t(kMaxTeachers), "{} teachers; at most {} can be combined", recipe.teachers.size(), kMaxTeachers);
-    for (const std::string& teacher : recipe.teachers) {
-      Path path = model_path(teacher);
-      teachers_.push_back(load_model(path));
-      KD_INPUT(teachers_.back().net->config().classes == splits_.train.classes, "teacher {}: has {} classes, {} has {}", path.string(),
-               teachers_.back().net->config().classes, recipe.data.name, splits_.train.classes);
-      const int64_t px = teachers_.back().metadata.px;
-      KD_INPUT(px == 0 || px == recipe.data.px, "teacher {}: was trained at {} px and would be shown {} px; set data.px={}", path.string(), px, recipe.data.px,
-               px);
-    }
-    augment_ = augment_config(recipe);
-    loss_ = {.combine = combine_from_name(recipe.loss.combine),
-             .alpha = float(recipe.loss.alpha),
-             .soft_weight = float(recipe.loss.soft_weight < 0 ? 1 - recipe.loss.alpha : recipe.loss.soft_weight),
-             .tau = float(recipe.loss.tau),
-             .standardize = recipe.loss.zscore ? Standardize::zscore : Standardize::none};
+    if (std::filesystem::exists(state_path())) state_ = load_state(state_path(), *net_);
+    dir_.resume_at(state_.epochs_done);
   }
 
-  Path run() {
-    const Path path = run_path(recipe_, options_.out);
-    RunDir dir(path, recipe_, {.command = options_.command, .dataset_hash = splits_.train.hash()});
-    if (dir.is_done()) {
-      if (!options_.quiet) fmt::print("{}: finished before; nothing to do\n", path.string());
-      return path;
-    }
-    const Path state_path = path / "ckpt" / "state.safetensors";
-    TrainState state;
-    if (std::filesystem::exists(state_path)) state = load_state(state_path, *net_);
-    dir.resume_at(state.epochs_done);
+  const Recipe& recipe() const { return recipe_; }
+  const Path& path() const { return path_; }
+  bool is_done() const { return dir_.is_done(); }
+  int64_t epochs_done() const { return state_.epochs_done; }
 
-    Progress progress(ProgressConfig{.name = recipe_.name, .epochs = recipe_.optim.epochs, .first_epoch = state.epochs_done, .quiet = options_.quiet});
-    for (int64_t epoch = state.epochs_done; epoch < recipe_.optim.epochs; ++epoch) {
-      const auto start = Clock::now();
-      const double lr = learning_rate(recipe_.optim, epoch);
-      const EpochSums sums = train_epoch(epoch, float(lr), progress);
-      const double train_seconds = seconds_since(start);
-      const bool last = epoch + 1 == recipe_.optim.epochs;
-
-      Predictions holdout{}, test{};
-      const bool evaluate = last || (epoch + 1) % recipe_.eval_every == 0;
-      if (evaluate) {
-        if (splits_.holdout.size() > 0) holdout = predict(*net_, splits_.holdout, test_view());
-        test = predict(*net_, splits_.test, test_view());
-      }
-      state.epochs_done = epoch + 1;
-      state.seconds += seconds_since(start);
-      state.train_seconds += train_seconds;
-      const ModelMetadata metadata{.px = recipe_.data.px, .recipe_id = recipe_id(recipe_), .name = recipe_.name, .seed = recipe_.seed, .epoch = epoch};
-      if (evaluate && is_selected(state, holdout, test)) {
-        state.best_epoch = epoch;
-        save_model(path / "ckpt" / "best.safetensors", *net_, metadata);
-      }
-      save_model(path / "ckpt" / "last.safetensors", *net_, metadata);
-
-      Record record{{"event", std::string("epoch")},
-                    {"epoch", epoch},
-                    {"lr", lr},
-                    {"loss", sums.loss / double(sums.images)},
-                    {"ce", sums.ce / double(sums.images)},
-                    {"kd", sums.kd / double(sums.images)},
-                    {"train_top1", 100.0 * double(sums.right) / double(sums.images)}};
-      if (!teachers_.empty()) record.push_back({"train_agreement", double(sums.agree) / double(sums.images)});
-      if (evaluate) {
-        if (splits_.holdout.size() > 0) record.insert(record.end(), {{"holdout_top1", holdout.top1}, {"holdout_loss", holdout.loss}});
-        record.insert(record.end(), {{"test_top1", test.top1}, {"test_loss", test.loss}});
-      }
-      record.push_back({"img_per_s", double(sums.images) / train_seconds});
-      record.push_back({"seconds", state.seconds});
-      dir.log(record);
-      save_state(state_path, *net_, state);  // last: what is in here is done
-      progress.epoch_done(epoch, record);
-    }
-    finish(dir, path, state);
-    return path;
+  Student student(const std::map<Path, size_t>& teachers) const {
+    const Recipe::Loss& loss = recipe_.loss;
+    Student s{.net = net_.get(),
+              .teachers = {},
+              .loss = {.combine = combine_from_name(loss.combine),
+                       .alpha = float(loss.alpha),
+                       .soft_weight = float(soft_weight()),
+                       .tau = float(loss.tau),
+                       .standardize = loss.zscore ? Standardize::zscore : Standardize::none},
+              .sgd = {.momentum = float(recipe_.optim.momentum), .weight_decay = float(recipe_.optim.weight_decay)}};
+    for (const std::string& teacher : recipe_.teachers) s.teachers.push_back(teachers.at(model_path(teacher)));
+    return s;
   }
 
- private:
-  PredictOptions test_view() const { return {.view = View::test, .augment = augment_, .type = type_}; }
-
-  EpochSums train_epoch(int64_t epoch, float lr, Progress& progress) {
-    Loader loader(splits_.train, {.batch = recipe_.optim.batch,
-                                  .view = view_from_name(recipe_.view),
-                                  .augment = augment_,
-                                  .type = type_,
-                                  .seed = uint64_t(recipe_.seed),
-                                  .order = Order::shuffled});
-    loader.start(uint32_t(epoch));
-    EpochSums sums;
-    for (Batch batch; loader.next(batch);) {
-      const Var x(batch.images);
-      const int64_t n = batch.images.dim(0);
-      if (n == 1) continue;  // batch norm has no variance over a single image of 1x1 maps; one image in an epoch is no loss
-
-      // Every teacher sees the student's view of the batch.
-      std::vector<Tensor> teacher_logits;
-      for (auto& teacher : teachers_) {
-        NoGrad no_grad;
-        teacher_logits.push_back((*teacher.net)(x, recipe_.teacher_bn == "batch" ? Mode::train : Mode::eval).value());
-      }
-      Var logits = (*net_)(x, Mode::train);
-      LossValue loss = teachers_.empty() ? cross_entropy(logits, batch.labels) : distill_loss(logits, batch.labels, teacher_logits, loss_);
-      Tape::current().backward(loss.total);
-      sgd(net_->params(), {.momentum = float(recipe_.optim.momentum), .weight_decay = float(recipe_.optim.weight_decay)}, lr);
-
-      const double value = double(*loss.total.value().data<float>());
-      KD_INPUT(std::isfinite(value), "{}: the loss became {} in epoch {} (lr {:.4g}); lower optim.lr or lengthen optim.warmup", recipe_.name, value, epoch, lr);
-      sums.images += n;
-      sums.loss += value * double(n);
-      sums.ce += loss.ce * double(n);
-      sums.kd += loss.kd * double(n);
-      sums.right += score(logits.value(), {batch.labels.data<int32_t>(), size_t(n)}).right;
-      sums.agree += agreements(logits.value(), teacher_logits);
-      progress.step(epoch, sums.images, splits_.train.size(), sums.loss / double(sums.images));
+  // After an epoch of training: evaluates, keeps the checkpoints, writes the record. Returns it.
+  Record end_epoch(int64_t epoch, double lr, const KdSums& sums, double train_seconds) {
+    const auto start = Clock::now();
+    const bool last = epoch + 1 == recipe_.optim.epochs, evaluate = last || (epoch + 1) % recipe_.eval_every == 0;
+    Predictions holdout{}, test{};
+    if (evaluate) {
+      if (splits_.holdout.size() > 0) holdout = predict(*net_, splits_.holdout, test_view());
+      test = predict(*net_, splits_.test, test_view());
     }
-    return sums;
-  }
-
-  // Samples on which the student's top class is that of the teachers' mean logits.
-  static int64_t agreements(const Tensor& student, const std::vector<Tensor>& teachers) {
-    if (teachers.empty()) return 0;
-    const int64_t n = student.dim(0), classes = student.dim(1);
-    int64_t agree = 0;
-    std::vector<float> mean(static_cast<size_t>(classes));
-    for (int64_t i = 0; i < n; ++i) {
-      std::fill(mean.begin(), mean.end(), 0.f);
-      for (const Tensor& t : teachers)
-        for (int64_t k = 0; k < classes; ++k) mean[size_t(k)] += t.data<float>()[i * classes + k];
-      const float* s = student.data<float>() + i * classes;
-      agree += std::max_element(s, s + classes) - s == std::max_element(mean.begin(), mean.end()) - mean.begin();
+    state_.epochs_done = epoch + 1;
+    state_.seconds += train_seconds + seconds_since(start);
+    state_.train_seconds += train_seconds;
+    const ModelMetadata metadata{.px = recipe_.data.px, .recipe_id = recipe_id(recipe_), .name = recipe_.name, .seed = recipe_.seed, .epoch = epoch};
+    if (evaluate && is_selected(holdout, test)) {
+      state_.best_epoch = epoch;
+      save_model(path_ / "ckpt" / "best.safetensors", *net_, metadata);
     }
-    return agree;
+    save_model(path_ / "ckpt" / "last.safetensors", *net_, metadata);
+
+    Record record{{"event", std::string("epoch")},
+                  {"epoch", epoch},
+                  {"lr", lr},
+                  {"loss", sums.loss / double(sums.images)},
+                  {"ce", sums.ce / double(sums.images)},
+                  {"kd", sums.kd / double(sums.images)},
+                  {"train_top1", 100.0 * double(sums.right) / double(sums.images)}};
+    if (!recipe_.teachers.empty()) record.push_back({"train_agreement", double(sums.agree) / double(sums.images)});
+    if (evaluate) {
+      if (splits_.holdout.size() > 0) record.insert(record.end(), {{"holdout_top1", holdout.top1}, {"holdout_loss", holdout.loss}});
+      record.insert(record.end(), {{"test_top1", test.top1}, {"test_loss", test.loss}});
+    }
+    record.push_back({"img_per_s", double(sums.images) / train_seconds});
+    record.push_back({"seconds", state_.seconds});
+    dir_.log(record);
+    save_state(state_path(), *net_, state_);  // last: what is in here is done
+    return record;
   }
 
-  // The selected checkpoint is the best so far (strictly better: the earlier of equals), or simply the last.
-  bool is_selected(TrainState& state, const Predictions& holdout, const Predictions& test) const {
-    if (recipe_.select == "last" || (recipe_.select == "holdout" && splits_.holdout.size() == 0)) return true;
-    const double now = recipe_.select == "holdout" ? holdout.top1 : test.top1;
-    if (now <= state.best_score) return false;
-    state.best_score = now;
-    return true;
-  }
-
-  void finish(RunDir& dir, const Path& path, const TrainState& state) {
+  void finish() {
     auto last = predict(*net_, splits_.test, test_view());
     auto train = predict(*net_, splits_.train, test_view());
-    auto selected = predict(*load_model(path / "ckpt" / "best.safetensors").net, splits_.test, test_view());
+    auto selected = predict(*load_model(path_ / "ckpt" / "best.safetensors", options_.device, type_of(recipe_)).net, splits_.test, test_view());
     std::vector<std::string> names;
     for (const std::string& t : recipe_.teachers) names.push_back(teacher_name(t));
     Record summary{{"name", recipe_.name},
@@ -233,42 +158,202 @@ class Training {
                    {"view", recipe_.view},
                    {"teachers", names},
                    {"epochs", recipe_.optim.epochs},
-                   {"epochs_done", state.epochs_done},
+                   {"epochs_done", state_.epochs_done},
                    {"classes", splits_.train.classes},
                    {"train_images", splits_.train.size()},
                    {"test_images", splits_.test.size()},
                    {"params", net_->params().parameter_count()},
                    {"precision", recipe_.precision},
+                   {"device", device_name(options_.device)},
                    {"select", recipe_.select},
-                   {"selected_epoch", state.best_epoch},
+                   {"selected_epoch", state_.best_epoch},
                    {"test_top1_last", last.top1},
                    {"test_top1_selected", selected.top1},
                    {"train_top1_last", train.top1},
-                   {"seconds", state.seconds},
-                   {"img_per_s", double(splits_.train.size() * state.epochs_done) / std::max(state.train_seconds, 1e-9)},
+                   {"seconds", state_.seconds},
+                   {"img_per_s", double(splits_.train.size() * state_.epochs_done) / std::max(state_.train_seconds, 1e-9)},
                    {"command", options_.command}};
-    if (!teachers_.empty())
+    if (!recipe_.teachers.empty())
       summary.insert(summary.end(), {{"combine", recipe_.loss.combine},
-                                     {"alpha", double(loss_.alpha)},
-                                     {"soft_weight", double(loss_.soft_weight)},
+                                     {"alpha", recipe_.loss.alpha},
+                                     {"soft_weight", soft_weight()},
                                      {"tau", recipe_.loss.tau},
                                      {"zscore", recipe_.loss.zscore}});
-    dir.write_summary(summary);
-    dir.mark_done();
+    dir_.write_summary(summary);
+    dir_.mark_done();
+  }
+
+ private:
+  Path state_path() const { return path_ / "ckpt" / "state.safetensors"; }
+  PredictOptions test_view() const { return {.view = View::test, .augment = augment_config(recipe_), .type = type_of(recipe_)}; }
+  double soft_weight() const { return recipe_.loss.soft_weight < 0 ? 1 - recipe_.loss.alpha : recipe_.loss.soft_weight; }
+
+  // The selected checkpoint is the best so far (strictly better: the earlier of equals), or simply the last.
+  bool is_selected(const Predictions& holdout, const Predictions& test) {
+    if (recipe_.select == "last" || (recipe_.select == "holdout" && splits_.holdout.size() == 0)) return true;
+    const double now = recipe_.select == "holdout" ? holdout.top1 : test.top1;
+    if (now <= state_.best_score) return false;
+    state_.best_score = now;
+    return true;
   }
 
   Recipe recipe_;
+  const RunOptions& options_;
+  const Splits& splits_;
+  Path path_;
+  RunDir dir_;
+  std::unique_ptr<Resnet> net_;
+  TrainState state_;
+};
+
+// Runs that see the same batches in the same order.
+class Group {
+ public:
+  Group(const std::vector<Recipe>& recipes, const RunOptions& options) : options_(options), splits_(load_splits(data_config(recipes.at(0)))) {
+    const Recipe& first = recipes[0];
+    require_precision(options.device, type_of(first));
+    KD_INPUT(splits_.train.size() >= 2, "{}: {} training images; at least 2 are needed", first.data.name, splits_.train.size());
+    for (const Recipe& recipe : recipes)
+      KD_CHECK(batch_stream(recipe) == batch_stream(first), "{} and {} do not see the same batches", first.name, recipe.name);
+    for (const Recipe& recipe : recipes) load_teachers(recipe);
+    for (const Recipe& recipe : recipes) runs_.push_back(std::make_unique<Run>(recipe, options_, splits_));
+    loader_.emplace(splits_.train, LoaderConfig{.batch = first.optim.batch,
+                                                .view = view_from_name(first.view),
+                                                .augment = augment_config(first),
+                                                .type = type_of(first),
+                                                .seed = uint64_t(first.seed),
+                                                .order = Order::shuffled,
+                                                .device = options.device});
+  }
+
+  std::vector<Path> run() {
+    const Recipe& first = runs_[0]->recipe();
+    int64_t first_epoch = first.optim.epochs;
+    std::vector<Path> paths;
+    bool all_done = true;
+    for (const auto& run : runs_) {
+      paths.push_back(run->path());
+      if (run->is_done()) {
+        if (!options_.quiet) fmt::print("{}: finished before; nothing to do\n", run->path().string());
+      } else {
+        all_done = false;
+        first_epoch = std::min(first_epoch, run->epochs_done());
+      }
+    }
+    if (all_done) return paths;
+    const std::string name = runs_.size() == 1 ? first.name : fmt::format("{} runs, {} view", runs_.size(), first.view);
+    Progress progress(ProgressConfig{.name = name, .epochs = first.optim.epochs, .first_epoch = first_epoch, .quiet = options_.quiet});
+    for (int64_t epoch = first_epoch; epoch < first.optim.epochs; ++epoch) train_epoch(epoch, progress);
+    for (const auto& run : runs_)
+      if (!run->is_done()) run->finish();
+    return paths;
+  }
+
+ private:
+  void load_teachers(const Recipe& recipe) {
+    KD_INPUT(recipe.teachers.size() <= size_t(kMaxTeachers), "{} teachers; at most {} can be combined", recipe.teachers.size(), kMaxTeachers);
+    for (const std::string& teacher : recipe.teachers) {
+      const Path path = model_path(teacher);
+      if (!teacher_index_.try_emplace(path, teachers_.size()).second) continue;
+      teachers_.push_back(load_model(path, options_.device, type_of(recipe)));
+      const LoadedModel& model = teachers_.back();
+      KD_INPUT(model.net->config().classes == splits_.train.classes, "teacher {}: has {} classes, {} has {}", path.string(), model.net->config().classes,
+               recipe.data.name, splits_.train.classes);
+      const int64_t px = model.metadata.px;
+      KD_INPUT(px == 0 || px == recipe.data.px, "teacher {}: was trained at {} px and would be shown {} px; set data.px={}", path.string(), px, recipe.data.px,
+               px);
+    }
+  }
+
+  // The step of the runs whose next epoch this is: a kill between two checkpoints leaves some of a group an epoch ahead.
+  void prepare_step(int64_t epoch) {
+    std::vector<Run*> now;
+    for (const auto& run : runs_)
+      if (!run->is_done() && run->epochs_done() == epoch) now.push_back(run.get());
+    if (step_ && now == training_) return;
+    training_ = now;
+    std::vector<Student> students;
+    std::vector<Resnet*> teachers;
+    std::map<Path, size_t> in_step;  // only the teachers that somebody still learns from
+    for (const Run* run : training_) {
+      for (const std::string& teacher : run->recipe().teachers)
+        if (const Path path = model_path(teacher); in_step.try_emplace(path, teachers.size()).second)
+          teachers.push_back(teachers_.at(teacher_index_.at(path)).net.get());
+      students.push_back(run->student(in_step));
+    }
+    const Recipe& first = runs_[0]->recipe();
+    step_.emplace(students, teachers, first.data.px, loader_->input_bytes(),
+                  TrainStepConfig{.teacher_mode = first.teacher_bn == "batch" ? Mode::train : Mode::eval, .launch = options_.launch});
+  }
+
+  void train_epoch(int64_t epoch, Progress& progress) {
+    const auto start = Clock::now();
+    prepare_step(epoch);
+    Loader& loader = *loader_;
+    loader.start(uint32_t(epoch));
+    step_->clear_sums();
+    const double lr = learning_rate(runs_[0]->recipe().optim, epoch);
+    const int64_t epoch_images = splits_.train.size();
+    int64_t images = 0;
+    for (int64_t n; (n = loader.draw(step_->inputs())) > 0;) {
+      if (n == 1) continue;  // batch norm has no variance over a single image of 1x1 maps; one image in an epoch is no loss
+      step_->run(n, float(lr), [&](const std::byte* inputs, const Tensor& x, const Tensor& labels) { loader.make(inputs, n, x, labels); });
+      images += n;
+      double loss = 0;
+      int64_t counted = 0;
+      for (size_t i = 0; i < training_.size(); ++i) {
+        const KdSums sums = step_->latest_sums(i);
+        check_loss(*training_[i], sums, epoch, lr);
+        loss += sums.loss;
+        counted += sums.images;
+      }
+      if (counted > 0) progress.step(epoch, images, epoch_images, loss / double(counted));
+    }
+    std::vector<KdSums> sums;
+    for (size_t i = 0; i < training_.size(); ++i) {
+      sums.push_back(step_->final_sums(i));
+      check_loss(*training_[i], sums.back(), epoch, lr);
+    }
+    const double seconds = seconds_since(start) / double(training_.size());
+    for (size_t i = 0; i < training_.size(); ++i) {
+      const Record record = training_[i]->end_epoch(epoch, lr, sums[i], seconds);
+      if (i + 1 == training_.size()) progress.epoch_done(epoch, record);
+    }
+  }
+
+  static void check_loss(const Run& run, const KdSums& sums, int64_t epoch, double lr) {
+    KD_INPUT(std::isfinite(sums.loss), "{}: the loss became {} in epoch {} (lr {:.4g}); lower optim.lr or lengthen optim.warmup", run.recipe().name, sums.loss,
+             epoch, lr);
+  }
+
   RunOptions options_;
   Splits splits_;
-  DType type_;
-  AugmentConfig augment_;
-  DistillConfig loss_;
-  std::unique_ptr<Resnet> net_;
   std::vector<LoadedModel> teachers_;
+  std::map<Path, size_t> teacher_index_;
+  std::vector<std::unique_ptr<Run>> runs_;
+  std::optional<Loader> loader_;
+  std::vector<Run*> training_;
+  std::optional<TrainStep> step_;
 };
 
 }  // namespace
 
-Path train_run(const Recipe& recipe, const RunOptions& options) { return Training(recipe, options).run(); }
+std::string batch_stream(const Recipe& recipe) {
+  Recipe r = recipe;  // what remains after blanking is what decides the batches and the schedule
+  r.name = r.preset = r.select = "";
+  r.model = {};
+  r.teachers = {};
+  r.loss = {};
+  r.optim.momentum = r.optim.weight_decay = 0;
+  r.eval_every = 1;
+  return to_yaml(r);
+}
+
+std::vector<Path> train_group(const std::vector<Recipe>& recipes, const RunOptions& options) {
+  KD_CHECK(!recipes.empty(), "a group of no runs");
+  return Group(recipes, options).run();
+}
+
+Path train_run(const Recipe& recipe, const RunOptions& options) { return train_group({recipe}, options)[0]; }
 
 }  // namespace kd

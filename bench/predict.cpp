@@ -27,7 +27,13 @@ Predictions predict(Resnet& net, const Dataset& data, const PredictOptions& opti
   KD_INPUT(data.size() > 0, "{}: no images to evaluate on", data.name);
   KD_INPUT(data.classes == net.config().classes, "the model has {} classes, {} has {}", net.config().classes, data.name, data.classes);
   NoGrad no_grad;
-  Loader loader(data, {.batch = options.batch, .view = options.view, .augment = options.augment, .type = options.type, .seed = options.seed});
+  Loader loader(data, {.batch = options.batch,
+                       .view = options.view,
+                       .augment = options.augment,
+                       .type = options.type,
+                       .channels = net.input_channels(),
+                       .seed = options.seed,
+                       .device = net.config().device});
   loader.start(0);
   Predictions out{Tensor::empty({data.size(), data.classes}, DType::f32), 0, 0};
   int64_t done = 0, right = 0;
@@ -35,18 +41,19 @@ Predictions predict(Resnet& net, const Dataset& data, const PredictOptions& opti
   for (Batch batch; loader.next(batch);) {
     const int64_t n = batch.images.dim(0);
     Var features = net.features(Var(batch.images), Mode::eval);
-    Tensor logits = net.logits(features).value();
+    const Tensor logits = net.logits(features).value().to(Device::cpu);
     std::memcpy(out.logits.data<float>() + done * data.classes, logits.raw(), size_t(logits.bytes()));
-    Score s = score(logits, {batch.labels.data<int32_t>(), size_t(n)});
+    const Tensor labels = batch.labels.to(Device::cpu);
+    Score s = score(logits, {labels.data<int32_t>(), size_t(n)});
     right += s.right;
     loss += s.loss_sum;
     if (on_batch) {
       Tensor f = features.value();
       if (f.dtype() != DType::f32) {
-        f = Tensor::empty(f.shape(), DType::f32);
-        pointwise_cast({}, {.a = features.value().raw(), .out = f.raw(), .n = f.elements(), .from = features.value().dtype(), .to = DType::f32});
+        f = Tensor::empty(f.shape(), DType::f32, f.device());
+        pointwise_cast(current_stream(f.device()), {.a = features.value().raw(), .out = f.raw(), .n = f.elements(), .from = features.value().dtype(), .to = DType::f32});
       }
-      on_batch(batch, f, logits);
+      on_batch(f, labels, logits);
     }
     done += n;
   }

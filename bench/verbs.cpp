@@ -15,6 +15,16 @@ DataConfig data_config(const Recipe& recipe) {
           .seed = 0};
 }
 
+void require_precision(Device device, DType type) {
+  if (type == DType::f32) return;
+  if (device == Device::cuda) {
+    const GpuInfo& gpu = gpu_info();
+    KD_INPUT(gpu.major >= 8, "precision=bf16 needs a GPU of compute capability 8.0 or newer, '{}' has {}.{}; use precision=fp32", gpu.name, gpu.major, gpu.minor);
+  } else {
+    KD_INPUT(cpu_info().avx512_bf16, "precision=bf16 needs a CPU with AVX512_BF16, '{}' has none; use precision=fp32", cpu_info().name);
+  }
+}
+
 AugmentConfig augment_config(const Recipe& recipe) {
   AugmentConfig augment;
   augment.px = recipe.data.px;

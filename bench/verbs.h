@@ -6,6 +6,7 @@
 #include "data/augment.h"
 #include "data/dataset.h"
 #include "engine/base/file.h"
+#include "engine/graph.h"
 #include "kd/recipe.h"
 #include "models/model_file.h"
 
@@ -15,15 +16,23 @@ struct RunOptions {
   Path out = "runs";  // run directories go to out/<dataset>/<name>/seed<k>
   bool quiet = false;
   std::string command;  // recorded in the run directory
+  Device device = Device::cpu;
+  Launch launch = Launch::graph;
 };
 
 // Trains a teacher or baseline (no teachers in the recipe) or distils a student. Finished runs are left alone, unfinished ones go on from their
 // last epoch with the same bits. Returns the run directory.
 Path train_run(const Recipe&, const RunOptions&);
 
+// Several runs that see the same batches, side by side: a teacher that several of them learn from is run once a batch, and each run has the bits
+// that it has alone. All recipes must have one batch_stream. Returns the run directories in order.
+std::vector<Path> train_group(const std::vector<Recipe>&, const RunOptions&);
+std::string batch_stream(const Recipe&);  // everything that decides which batches a run sees, and its schedule
+
 struct EvalOptions {
   std::string checkpoint = "best";  // best | last
   double threshold = 0.4;           // of the attention masks
+  Device device = Device::cpu;
   bool quiet = false;
 };
 // Fidelity, calibration, divergence, mutual information and attention of a run and its teachers: analysis/eval.json and analysis/pred.safetensors.
@@ -35,9 +44,10 @@ void generate_data(const DataConfig&, const Path& out);
 void images_to_cifar(const Path& folder, const Path& out, double test_share, uint64_t seed);
 void verify_data(const DataConfig&);
 void convert_model(const Path& in, const Path& out);
-void demo(const Path& out, bool quiet);
+void demo(const Path& out, Device, bool quiet);
 
 // Shared by the verbs above.
+void require_precision(Device, DType);  // input error where the device has no such arithmetic
 DataConfig data_config(const Recipe&);
 AugmentConfig augment_config(const Recipe&);
 Path run_path(const Recipe&, const Path& out);

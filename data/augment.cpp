@@ -91,29 +91,20 @@ PixelRect draw_cutout(Rng& rng, int64_t length, int64_t px) {
   return {int32_t(top), int32_t(left), int32_t(std::min(px, y + half) - top), int32_t(std::min(px, x + half) - left)};
 }
 
+AugmentShape augment_shape(const Shape& images, const AugmentConfig& config) {
+  KD_CHECK(images.rank() == 4 && images[3] == 3, "augment: images {}, [N,H,W,3] expected", to_string(images));
+  return {.n = images[0], .h = images[1], .w = images[2], .px = config.px};
+}
+
 void augment(const Tensor& images, std::span<const int64_t> indices, View view, const AugmentConfig& config, uint64_t seed, uint32_t epoch, const Tensor& out) {
-  KD_CHECK(images.defined() && images.rank() == 4 && images.dtype() == DType::u8 && images.dim(3) == 3, "augment: {}, u8[N,H,W,3] expected",
-           images.describe("images"));
-  const Shape expected{int64_t(indices.size()), config.px, config.px, 3};
-  KD_CHECK(out.defined() && out.shape() == expected, "augment: {}, {} expected", out.describe("out"), to_string(expected));
-  const int64_t n = images.dim(0), h = images.dim(1), w = images.dim(2);
-  std::vector<AugmentRecord> records;
-  records.reserve(indices.size());
-  for (int64_t index : indices) {
-    KD_CHECK(index >= 0 && index < n, "augment: index {} of {}", index, images.describe("images"));
-    records.push_back(draw_record(h, w, index, view, config, seed, epoch));
-  }
-  augment_records(Stream{.device = images.device()}, {.images = images.data<uint8_t>(),
-                                                      .n = n,
-                                                      .h = h,
-                                                      .w = w,
-                                                      .records = records.data(),
-                                                      .batch = int64_t(records.size()),
-                                                      .px = config.px,
-                                                      .out = out.raw(),
-                                                      .type = out.dtype(),
-                                                      .mean = config.mean,
-                                                      .std = config.std});
+  KD_CHECK(images.defined() && out.defined() && out.dim(0) == int64_t(indices.size()), "augment: {} indices, {}, {}", indices.size(), images.describe("images"),
+           out.describe("out"));
+  std::vector<PreparedRecord> records(indices.size());
+  draw_records(images.shape(), indices, view, config, seed, epoch, records.data());
+  const auto bytes = int64_t(records.size() * sizeof(PreparedRecord));
+  Tensor there = Tensor::empty({bytes}, DType::u8, images.device());
+  copy_bytes(there.raw(), images.device(), records.data(), Device::cpu, bytes);
+  make_views(images, static_cast<const PreparedRecord*>(there.raw()), config, out);
 }
 
 constexpr std::pair<View, const char*> kViewNames[] = {{View::weak, "weak"}, {View::strong, "strong"}, {View::base, "base"}, {View::test, "test"}};
@@ -170,10 +161,34 @@ AugmentRecord draw_record(int64_t h, int64_t w, int64_t index, View view, const 
   if (view == View::weak || view == View::strong) r.flip = rng.coin(0.5f);
   if (view == View::weak) r.ops[0] = {.op = rotate, .value = kMaxRotation * (2 * rng.uniform_double() - 1), .fill = 0};
   if (view == View::strong) {
-    r.ops = draw_autoaugment_row(rng, int(rng.below(kAutoAugmentRows)), config.px);
+    const auto calls = draw_autoaugment_row(rng, int(rng.below(kAutoAugmentRows)), config.px);
+    std::copy(calls.begin(), calls.end(), r.ops);
     r.cutout = draw_cutout(rng, config.cutout_length, config.px);
   }
   return r;
+}
+
+void draw_records(const Shape& image_shape, std::span<const int64_t> indices, View view, const AugmentConfig& config, uint64_t seed, uint32_t epoch,
+                  PreparedRecord* records) {
+  const AugmentShape shape = augment_shape(image_shape, config);
+  for (int64_t index : indices) {
+    KD_CHECK(index >= 0 && index < shape.n, "augment: index {} of images {}", index, to_string(image_shape));
+    *records++ = prepare(draw_record(shape.h, shape.w, index, view, config, seed, epoch), shape);
+  }
+}
+
+void make_views(const Tensor& images, const PreparedRecord* records, const AugmentConfig& config, const Tensor& out) {
+  const bool fits = out.rank() == 4 && out.dim(1) == config.px && out.dim(2) == config.px && out.device() == images.device();
+  KD_CHECK(fits, "augment: {} to {}, [B,{},{},C] on the same device expected", images.describe("images"), out.describe("out"), config.px, config.px);
+  augment_records(current_stream(images.device()), {.images = images.data<uint8_t>(),
+                                                    .shape = augment_shape(images.shape(), config),
+                                                    .records = records,
+                                                    .batch = out.dim(0),
+                                                    .out = out.raw(),
+                                                    .type = out.dtype(),
+                                                    .channels = out.dim(3),
+                                                    .mean = config.mean,
+                                                    .std = config.std});
 }
 
 void augment_batch(const Tensor& images, std::span<const int64_t> indices, View view, const AugmentConfig& config, uint64_t seed, uint32_t epoch,

@@ -28,13 +28,21 @@ struct AugmentConfig {
   int64_t cutout_length = 16;  // side of the black square of the strong view, in output pixels; 0: none
 };
 
-// Writes out[i] = view of images[indices[i]].   images u8 [N,H,W,3]   out f32|bf16 [B,px,px,3]   B = indices.size()
-// A pure function of (seed, epoch, index, view): the rest of the batch, its order and the thread count do not matter.
+// Writes out[i] = view of images[indices[i]].   images u8 [N,H,W,3], on any device, out on the same   out f32|bf16 [B,px,px,C]   B = indices.size()
+// C = 3, 4 or 8: channels from 3 on are 0.
+// A pure function of (seed, epoch, index, view): the rest of the batch, its order, the thread count and the device do not matter.
 // Input error when px is smaller than the images.
 void augment_batch(const Tensor& images, std::span<const int64_t> indices, View, const AugmentConfig&, uint64_t seed, uint32_t epoch, const Tensor& out);
 
 // The same views before normalisation, u8 [B,px,px,3]; Cutout shows black.
 void augment_u8(const Tensor& images, std::span<const int64_t> indices, View, const AugmentConfig&, uint64_t seed, uint32_t epoch, const Tensor& out_u8);
+
+// The two halves of the above, for a loop that replays the second as part of a CUDA graph.
+// On the host: writes the decisions for image_shape = [N,H,W,3] and indices[i] to records[i].
+void draw_records(const Shape& image_shape, std::span<const int64_t> indices, View, const AugmentConfig&, uint64_t seed, uint32_t epoch,
+                  PreparedRecord* records);
+// On the images' device: out[i] from records[i], which lie in that device's memory. out u8 [B,px,px,3] or f32|bf16 [B,px,px,C]. Launches and nothing else.
+void make_views(const Tensor& images, const PreparedRecord* records, const AugmentConfig&, const Tensor& out);
 
 // The decisions behind the pixels.
 AugmentRecord draw_record(int64_t h, int64_t w, int64_t index, View, const AugmentConfig&, uint64_t seed, uint32_t epoch);

@@ -4,10 +4,16 @@
 #include <numeric>
 
 namespace kd {
+namespace {
+
+int64_t multiple_of_16(int64_t bytes) { return (bytes + 15) / 16 * 16; }
+
+}  // namespace
 
 Loader::Loader(const Dataset& set, LoaderConfig config) : set_(set), config_(config) {
   KD_INPUT(config.batch > 0, "batch size {}; give 1 or more", config.batch);
   KD_INPUT(steps() > 0, "{} has {} images, too few for one batch of {}; lower the batch size", set.name, set.size(), config.batch);
+  set_.images = set.images.to(config.device);
 }
 
 int64_t Loader::steps() const {
@@ -24,16 +30,40 @@ void Loader::start(uint32_t epoch) {
 }
 
 bool Loader::next(Batch& batch) {
-  KD_CHECK(!order_.empty(), "Loader::next before Loader::start");
   batch = {};  // first, so that the pool can hand the same blocks out again
-  if (step_ == steps()) return false;
-  const int64_t first = step_++ * config_.batch, size = std::min(config_.batch, set_.size() - first);
-  batch.indices.assign(order_.begin() + first, order_.begin() + first + size);
-  batch.labels = Tensor::empty({size}, DType::i32);
-  for (int64_t i = 0; i < size; ++i) batch.labels.data<int32_t>()[i] = set_.labels[size_t(batch.indices[size_t(i)])];
-  batch.images = Tensor::empty({size, config_.augment.px, config_.augment.px, 3}, config_.type);
-  augment_batch(set_.images, batch.indices, config_.view, config_.augment, config_.seed, epoch_, batch.images);
+  host_inputs_.resize(size_t(input_bytes()));
+  const int64_t n = draw(host_inputs_.data()), px = config_.augment.px;
+  if (n == 0) return false;
+  batch.indices = indices_;
+  batch.images = Tensor::empty({n, px, px, config_.channels}, config_.type, config_.device);
+  batch.labels = Tensor::empty({n}, DType::i32, config_.device);
+  Tensor inputs = Tensor::empty({input_bytes()}, DType::u8, config_.device);
+  copy_bytes(inputs.raw(), config_.device, host_inputs_.data(), Device::cpu, inputs.bytes());
+  make(static_cast<const std::byte*>(inputs.raw()), n, batch.images, batch.labels);
   return true;
+}
+
+int64_t Loader::labels_offset() const { return multiple_of_16(config_.batch * int64_t(sizeof(PreparedRecord))); }
+
+int64_t Loader::input_bytes() const { return labels_offset() + multiple_of_16(config_.batch * int64_t(sizeof(int32_t))); }
+
+int64_t Loader::draw(std::byte* host) {
+  KD_CHECK(!order_.empty(), "Loader: a batch before the first Loader::start");
+  indices_.clear();
+  if (step_ == steps()) return 0;
+  const int64_t first = step_++ * config_.batch, n = std::min(config_.batch, set_.size() - first);
+  indices_.assign(order_.begin() + first, order_.begin() + first + n);
+  draw_records(set_.images.shape(), indices_, config_.view, config_.augment, config_.seed, epoch_, reinterpret_cast<PreparedRecord*>(host));
+  auto* labels = reinterpret_cast<int32_t*>(host + labels_offset());
+  for (int64_t index : indices_) *labels++ = set_.labels[size_t(index)];
+  return n;
+}
+
+void Loader::make(const std::byte* inputs, int64_t n, const Tensor& images, const Tensor& labels) const {
+  const bool fits = images.defined() && images.dim(0) == n && labels.shape() == Shape{n} && labels.dtype() == DType::i32 && labels.device() == config_.device;
+  KD_CHECK(fits, "Loader::make: {} and {} for {} images on {}", images.describe("images"), labels.describe("labels"), n, to_string(config_.device));
+  make_views(set_.images, reinterpret_cast<const PreparedRecord*>(inputs), config_.augment, images);
+  copy_bytes(labels.raw(), config_.device, inputs + labels_offset(), config_.device, labels.bytes());
 }
 
 }  // namespace kd

@@ -1,6 +1,5 @@
 #include "engine/checkpoint.h"
 
-#include <cstring>
 #include <set>
 
 namespace kd {
@@ -8,27 +7,28 @@ namespace {
 
 constexpr const char* kTracked = "num_batches_tracked";
 
-// [K,R,S,C] <-> [K,C,R,S]; everything else is the same in both worlds.
-Tensor to_torch_layout(const Tensor& w) {
+// [K,R,S,C] -> [K,C,R,S], the first `channels` of C; everything else is the same in both worlds.
+Tensor to_torch_layout(const Tensor& on_device, int64_t channels) {
+  const Tensor w = on_device.to(Device::cpu);
   if (w.rank() != 4) return w.clone();
-  const int64_t k = w.dim(0), r = w.dim(1), s = w.dim(2), c = w.dim(3);
-  Tensor out = Tensor::empty({k, c, r, s}, DType::f32);
+  const int64_t k = w.dim(0), r = w.dim(1), s = w.dim(2), stored = w.dim(3);
+  Tensor out = Tensor::empty({k, channels, r, s}, DType::f32);
   const float* from = w.data<float>();
   for (int64_t i = 0; i < k; ++i)
     for (int64_t a = 0; a < r * s; ++a)
-      for (int64_t j = 0; j < c; ++j) out.data<float>()[(i * c + j) * r * s + a] = from[(i * r * s + a) * c + j];
+      for (int64_t j = 0; j < channels; ++j) out.data<float>()[(i * channels + j) * r * s + a] = from[(i * r * s + a) * stored + j];
   return out;
 }
 
+// The way back; channels that the file does not know are zero.
 void from_torch_layout(const Tensor& from, const Tensor& into) {
-  if (into.rank() != 4) {
-    std::memcpy(into.raw(), from.raw(), size_t(into.bytes()));
-    return;
-  }
-  const int64_t k = into.dim(0), rs = into.dim(1) * into.dim(2), c = into.dim(3);
+  if (into.rank() != 4) return into.copy_from(from);
+  const int64_t k = into.dim(0), rs = into.dim(1) * into.dim(2), stored = into.dim(3), channels = from.dim(1);
+  Tensor out = Tensor::zeros(into.shape(), DType::f32);
   for (int64_t i = 0; i < k; ++i)
     for (int64_t a = 0; a < rs; ++a)
-      for (int64_t j = 0; j < c; ++j) into.data<float>()[(i * rs + a) * c + j] = from.data<float>()[(i * c + j) * rs + a];
+      for (int64_t j = 0; j < channels; ++j) out.data<float>()[(i * rs + a) * stored + j] = from.data<float>()[(i * channels + j) * rs + a];
+  into.copy_from(out);
 }
 
 Shape torch_shape(const Shape& s) { return s.rank() == 4 ? Shape{s[0], s[3], s[1], s[2]} : s; }
@@ -37,14 +37,31 @@ bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
+Tensor in_torch_layout(const ParamArena::Parameter& p, const Tensor& window) { return to_torch_layout(window, p.shape.rank() == 4 ? p.shape[3] : 0); }
+
 }  // namespace
+
+std::vector<NamedTensor> momentum_dict(const ParamArena& arena) {
+  std::vector<NamedTensor> out;
+  for (const auto& p : arena.parameters()) out.push_back({kMomentumPrefix + p.name, in_torch_layout(p, arena.momentum().slice(p.offset, p.stored()))});
+  return out;
+}
+
+void load_momentum(ParamArena& arena, const TensorFile& file, const std::string& where) {
+  for (const auto& p : arena.parameters()) {
+    const Tensor* t = file.find(kMomentumPrefix + p.name);
+    KD_INPUT(t && t->shape() == torch_shape(p.shape) && t->dtype() == DType::f32, "{}: no momentum that fits '{}'; delete the run directory to start again",
+             where, p.name);
+  }
+  for (const auto& p : arena.parameters()) from_torch_layout(*file.find(kMomentumPrefix + p.name), arena.momentum().slice(p.offset, p.stored()));
+}
 
 std::vector<NamedTensor> state_dict(const ParamArena& arena) {
   std::vector<NamedTensor> out;
-  for (const auto& p : arena.parameters()) out.push_back({p.name, to_torch_layout(p.slot->value())});
+  for (const auto& p : arena.parameters()) out.push_back({p.name, in_torch_layout(p, p.slot->value())});
   const std::string variance = "running_var";
   for (const auto& b : arena.buffers()) {
-    out.push_back({b.name, b.slot->clone()});
+    out.push_back({b.name, b.slot->to(Device::cpu).clone()});
     if (ends_with(b.name, variance)) {
       Tensor count = Tensor::empty({}, DType::i64);
       *count.data<int64_t>() = arena.batches_tracked;
@@ -56,7 +73,8 @@ std::vector<NamedTensor> state_dict(const ParamArena& arena) {
 
 void load_state_dict(ParamArena& arena, const TensorFile& file, const std::string& where) {
   std::map<std::string, const Tensor*> by_name;
-  for (const NamedTensor& t : file.tensors) by_name[t.name.rfind("module.", 0) == 0 ? t.name.substr(7) : t.name] = &t.value;
+  for (const NamedTensor& t : file.tensors)
+    if (t.name.rfind(kMomentumPrefix, 0) != 0) by_name[t.name.rfind("module.", 0) == 0 ? t.name.substr(7) : t.name] = &t.value;
 
   auto take = [&](const std::string& name, const Shape& shape) {
     auto it = by_name.find(name);
@@ -88,14 +106,13 @@ void load_state_dict(ParamArena& arena, const TensorFile& file, const std::strin
       ++it;
     }
   }
-  by_name.erase(kMomentumName);
   KD_INPUT(by_name.empty(), "{}: has tensor '{}', which the model does not know ({} such); is it another architecture?", where, by_name.begin()->first,
            by_name.size());
 
   for (size_t i = 0; i < parameters.size(); ++i) from_torch_layout(parameters[i], arena.parameters()[i].slot->value());
   for (size_t i = 0; i < buffers.size(); ++i) from_torch_layout(buffers[i], *arena.buffers()[i].slot);
   arena.batches_tracked = tracked;
-  arena.touch();
+  arena.weights_changed();
 }
 
 }  // namespace kd

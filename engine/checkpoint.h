@@ -12,7 +12,9 @@ std::vector<NamedTensor> state_dict(const ParamArena&);
 // a "module." prefix is ignored). `where` names the file in errors.
 void load_state_dict(ParamArena&, const TensorFile&, const std::string& where);
 
-// The optimizer's momentum as one more tensor, for exact resume.
-constexpr const char* kMomentumName = "optimizer.momentum";
+// The optimizer's momentum, tensor by tensor in the same layout, for exact resume on any device. load_state_dict ignores these.
+constexpr const char* kMomentumPrefix = "optimizer.momentum.";
+std::vector<NamedTensor> momentum_dict(const ParamArena&);
+void load_momentum(ParamArena&, const TensorFile&, const std::string& where);
 
 }  // namespace kd

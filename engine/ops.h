@@ -18,6 +18,18 @@ struct BatchNormParams {
 // act(normalise(x) [+ residual]); x [..., C]. Mode::eval is inference only: it refuses to record.
 Var batch_norm(const Var& x, const BatchNormParams&, Mode, Activation, const Var& residual = {});
 
+// The stem at 224 px in training: max over 3x3 windows, stride 2, padding 1, of ReLU(normalise(x)); x [N,H,W,C]. `sums`, where the convolution made them,
+// spare a pass over x.
+struct StemSums {
+  Tensor partial, shift;  // f32 [parts,2,C], [C]: kernels/batchnorm/batchnorm.h, ChannelSums
+};
+Var batch_norm_pool(const Var& x, const BatchNormParams&, const StemSums& sums = {});
+// Channels of an RGB pixel in memory: 3 on the CPU; on a GPU padded with zeros to 16 bytes, or to the 8 bytes that kernels/stem reads.
+int64_t stored_input_channels(Device, DType, int64_t window, int64_t filters);
+// Whether x and w are what kernels/stem computes: 7x7, stride 2, 4 stored channels, 64 filters, bf16, on a GPU.
+bool is_stem_convolution(const Var& x, const Var& w, int64_t stride, int64_t pad);
+Var stem_conv(const Var& x, const Var& w, const Tensor& shift, StemSums& sums);  // w must be a parameter
+
 Var max_pool(const Var& x, int64_t window, int64_t stride, int64_t pad);  // [N,H,W,C] -> [N,P,Q,C]
 Var global_avg_pool(const Var& x);                                        // [N,H,W,C] -> [N,C]
 Var linear(const Var& x, const Var& w, const Var& b);                     // [N,C] f32|bf16, [K,C], [K] -> f32 [N,K]

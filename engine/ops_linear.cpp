@@ -23,22 +23,39 @@ Var linear(const Var& x, const Var& w, const Var& b) {
   KD_CHECK((!w.requires_grad() || w.is_parameter()) && (!b.requires_grad() || b.is_parameter()),
            "linear: weight and bias must be parameters of an arena or constants");
 
-  const Stream stream{xv.device()};
-  Tensor input = to_type(stream, xv, DType::f32);
+  const Stream stream = current_stream(xv.device());
+  // bf16 operands where the optimizer keeps a bf16 copy of w; otherwise f32. Logits are f32 either way.
+  const bool in_bf16 = xv.dtype() == DType::bf16 && w.rounded().defined();
+  const DType type = in_bf16 ? DType::bf16 : DType::f32;
+  const Tensor input = to_type(stream, xv, type), weight = in_bf16 ? w.rounded() : wv;
   Var y(Tensor::empty({n, k}, DType::f32, xv.device()), wants_grad({x, w, b}));
-  // Every row starts as the bias: ones[n,1] * b[1,k], then the product is added.
-  Tensor ones = Tensor::empty({n}, DType::f32, xv.device());
-  std::fill_n(ones.data<float>(), n, 1.f);
-  gemm(stream, {.a = ones.data<float>(), .b = b.value().data<float>(), .c = y.value().data<float>(), .m = n, .n = k, .k = 1});
-  gemm(stream, {.a = input.data<float>(), .b = wv.data<float>(), .c = y.value().data<float>(), .m = n, .n = k, .k = c, .op_b = Op::transposed, .beta = 1.f});
+  gemm(stream, {.a = input.raw(),
+                .b = weight.raw(),
+                .ab_type = type,
+                .c = y.value().raw(),
+                .bias = b.value().data<float>(),
+                .m = n,
+                .n = k,
+                .k = c,
+                .op_b = Op::transposed});
 
   Tape::current().record("linear", {x, w, b}, y, input.bytes(), [=](const Tensor& dy) {
+    const Tensor dy_in = to_type(stream, dy, type);
     if (w.requires_grad())
-      gemm(stream, {.a = dy.data<float>(), .b = input.data<float>(), .c = w.grad().data<float>(), .m = k, .n = c, .k = n, .op_a = Op::transposed, .beta = 1.f});
-    if (b.requires_grad()) gemm(stream, {.a = ones.data<float>(), .b = dy.data<float>(), .c = b.grad().data<float>(), .m = 1, .n = k, .k = n, .beta = 1.f});
+      gemm(stream, {.a = dy_in.raw(),
+                    .b = input.raw(),
+                    .ab_type = type,
+                    .c = w.grad().raw(),
+                    .c_type = w.grad().dtype(),
+                    .m = k,
+                    .n = c,
+                    .k = n,
+                    .op_a = Op::transposed,
+                    .beta = w.claim_gradient() == Accumulate::yes ? 1.f : 0.f});
+    if (b.requires_grad()) column_sums(stream, {.in = dy.data<float>(), .out = b.grad().data<float>(), .rows = n, .columns = k});
     if (x.requires_grad()) {
-      Tensor dx = Tensor::empty({n, c}, DType::f32, dy.device());
-      gemm(stream, {.a = dy.data<float>(), .b = w.value().data<float>(), .c = dx.data<float>(), .m = n, .n = c, .k = k});
+      Tensor dx = Tensor::empty({n, c}, type, dy.device());
+      gemm(stream, {.a = dy_in.raw(), .b = weight.raw(), .ab_type = type, .c = dx.raw(), .c_type = type, .m = n, .n = c, .k = k});
       x.accumulate(to_type(stream, dx, x.value().dtype()));
     }
   });

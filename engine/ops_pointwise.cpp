@@ -6,7 +6,7 @@ namespace kd {
 Var add(const Var& a, const Var& b) {
   const Tensor &av = a.value(), &bv = b.value();
   KD_CHECK(av.shape() == bv.shape() && av.dtype() == bv.dtype(), "add: {} and {}", av.describe("a"), bv.describe("b"));
-  const Stream stream{av.device()};
+  const Stream stream = current_stream(av.device());
   Var y(Tensor::empty(av.shape(), av.dtype(), av.device()), wants_grad({a, b}));
   pointwise_add(stream, {.a = av.raw(), .b = bv.raw(), .out = y.value().raw(), .n = av.elements(), .type = av.dtype()});
   Tape::current().record("add", {a, b}, y, 0, [=](const Tensor& dy) {
@@ -18,7 +18,7 @@ Var add(const Var& a, const Var& b) {
 
 Var scale(const Var& a, float factor) {
   const Tensor& av = a.value();
-  const Stream stream{av.device()};
+  const Stream stream = current_stream(av.device());
   Var y(Tensor::empty(av.shape(), av.dtype(), av.device()), wants_grad({a}));
   pointwise_scale(stream, {.a = av.raw(), .out = y.value().raw(), .n = av.elements(), .factor = factor, .type = av.dtype()});
   Tape::current().record("scale", {a}, y, 0, [=](const Tensor& dy) {

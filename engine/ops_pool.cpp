@@ -10,7 +10,7 @@ Var max_pool(const Var& x, int64_t window, int64_t stride, int64_t pad) {
   PoolShape shape{.n = xv.dim(0), .h = xv.dim(1), .w = xv.dim(2), .c = xv.dim(3), .window = window, .stride = stride, .pad = pad};
   KD_CHECK(shape.n > 0 && shape.p() > 0 && shape.q() > 0, "max_pool: {} is too small for a window of {}", xv.describe("x"), window);
 
-  const Stream stream{xv.device()};
+  const Stream stream = current_stream(xv.device());
   const bool grad = wants_grad({x});
   Shape out{shape.n, shape.p(), shape.q(), shape.c};
   Var y(Tensor::empty(out, xv.dtype(), xv.device()), grad);
@@ -29,7 +29,7 @@ Var global_avg_pool(const Var& x) {
   const Tensor& xv = x.value();
   KD_CHECK(xv.rank() == 4 && xv.elements() > 0, "global_avg_pool: needs x [N,H,W,C], got {}", xv.describe("x"));
   const int64_t n = xv.dim(0), hw = xv.dim(1) * xv.dim(2), c = xv.dim(3);
-  const Stream stream{xv.device()};
+  const Stream stream = current_stream(xv.device());
   Var y(Tensor::empty({n, c}, xv.dtype(), xv.device()), wants_grad({x}));
   global_avg_pool_fwd(stream, {.n = n, .hw = hw, .c = c, .type = xv.dtype(), .in = xv.raw(), .out = y.value().raw()});
   Tape::current().record("global_avg_pool", {x}, y, 0, [=](const Tensor& dy) {

@@ -1,12 +1,17 @@
 #include "engine/tape.h"
 
+#include <utility>
+
 #include "kernels/pointwise/pointwise.h"
 
 namespace kd {
 
-Var::Var(Tensor value, bool requires_grad) : state_(std::make_shared<State>(State{std::move(value), {}, requires_grad, false})) {}
+Var::Var(Tensor value, bool requires_grad)
+    : state_(std::make_shared<State>(State{.value = std::move(value), .grad = {}, .rounded = {}, .requires_grad = requires_grad})) {}
 
-Var::Var(Tensor value, Tensor grad) : state_(std::make_shared<State>(State{std::move(value), std::move(grad), true, true})) {
+Var::Var(Tensor value, Tensor grad, Tensor rounded)
+    : state_(std::make_shared<State>(
+          State{.value = std::move(value), .grad = std::move(grad), .rounded = std::move(rounded), .requires_grad = true, .parameter = true})) {
   KD_CHECK(this->value().shape() == this->grad().shape(), "parameter and gradient differ: {} {}", this->value().describe("value"),
            this->grad().describe("grad"));
 }
@@ -20,8 +25,25 @@ void Var::accumulate(Tensor dy) const {
     return;
   }
   if (!state_->parameter && !grad.is_sole_owner()) grad = grad.clone();
-  pointwise_add({}, {.a = grad.raw(), .b = dy.raw(), .out = grad.raw(), .n = grad.elements(), .type = grad.dtype()});
+  pointwise_add(current_stream(grad.device()), {.a = grad.raw(), .b = dy.raw(), .out = grad.raw(), .n = grad.elements(), .type = grad.dtype()});
 }
+
+Accumulate Var::claim_gradient() const {
+  KD_CHECK(is_parameter(), "{} is no parameter and has no gradient to claim", value().describe("value"));
+  return std::exchange(state_->claimed, true) ? Accumulate::yes : Accumulate::no;
+}
+
+namespace {
+
+// dL/dL = 1, kept for the life of the program: making it during a step would be a copy from the host.
+const Tensor& one_on(Device device) {
+  static Tensor ones[kDevices];
+  Tensor& one = ones[size_t(device)];
+  if (!one.defined()) one = Tensor::of<float>({}, {1.f}).to(device);
+  return one;
+}
+
+}  // namespace
 
 Tape& Tape::current() {
   thread_local Tape tape;
@@ -45,9 +67,7 @@ void Tape::backward(const Var& loss) {
   KD_CHECK(loss.defined() && loss.value().elements() == 1, "backward needs a scalar loss, got {}", loss.defined() ? loss.value().describe("loss") : "nothing");
   KD_CHECK(loss.requires_grad(), "backward from a loss that wants no gradient: it was computed under NoGrad or from constants");
   KD_CHECK(!nodes_.empty(), "backward on an empty tape: no op with a gradient was recorded, or backward ran already");
-  Tensor one = Tensor::empty({}, DType::f32);
-  *one.data<float>() = 1.f;
-  loss.accumulate(one.view(loss.shape()));
+  loss.accumulate(one_on(loss.value().device()).view(loss.shape()));
   while (!nodes_.empty()) {
     Node node = std::move(nodes_.back());
     nodes_.pop_back();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/base/tensor.h"
+#include "kernels/common/accumulate.h"
 
 namespace kd {
 
@@ -16,25 +17,35 @@ class Var {
  public:
   Var() = default;
   explicit Var(Tensor value, bool requires_grad = false);
-  // A parameter: its gradient lives in `grad` (a window of a flat arena) and is added to, never replaced.
-  Var(Tensor value, Tensor grad);
+  // A parameter: its gradient lives in `grad`, a window of a flat arena. `rounded`, where the optimizer keeps one, is the value in bf16, for
+  // the matrix products of a bf16 network; `grad` is bf16 then too.
+  Var(Tensor value, Tensor grad, Tensor rounded = {});
 
   bool defined() const { return state_ != nullptr; }
   const Tensor& value() const { return state_->value; }
   const Tensor& grad() const { return state_->grad; }  // undefined until something reached it
   bool requires_grad() const { return state_ && state_->requires_grad; }
   bool is_parameter() const { return state_->parameter; }
+  const Tensor& rounded() const { return state_->rounded; }
   const Shape& shape() const { return value().shape(); }
 
   // Adds dy to the gradient. The first contribution is adopted without a copy when nobody else holds it; later ones are added in
   // place only into a buffer that this Var alone owns (one gradient may be handed to two branches of a residual sum).
   void accumulate(Tensor dy) const;
+  // For kernels that can add to their output: the gradient so far, where this Var alone owns it; else undefined.
+  Tensor own_gradient() const { return state_->grad.defined() && !state_->parameter && state_->grad.is_sole_owner() ? state_->grad : Tensor(); }
+
+  // For kernels that write a parameter's gradient themselves: no the first time since the optimizer's step, when the window holds the last step's
+  // gradient or zeros, then yes.
+  Accumulate claim_gradient() const;
+  bool gradient_claimed() const { return state_->claimed; }
+  void release_gradient() const { state_->claimed = false; }
 
  private:
   friend class Tape;
   struct State {
-    Tensor value, grad;
-    bool requires_grad = false, parameter = false;
+    Tensor value, grad, rounded;
+    bool requires_grad = false, parameter = false, claimed = false;
   };
   std::shared_ptr<State> state_;
 };

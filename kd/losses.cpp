@@ -1,8 +1,9 @@
 #include "kd/losses.h"
 
 #include <cmath>
+#include <span>
 
-#include "engine/ops.h"
+#include "kernels/pointwise/pointwise.h"
 
 namespace kd {
 namespace {
@@ -14,40 +15,42 @@ struct CombineName {
 constexpr CombineName kCombineNames[] = {
     {Combine::mean_loss, "mean_loss"}, {Combine::mean_probs, "mean_probs"}, {Combine::mean_logits, "mean_logits"}, {Combine::log_mean_prob, "log_mean_prob"}};
 
-// A scalar loss whose gradient with respect to `input` is known already; dinput is undefined where nobody wants it.
-Var record_loss(const char* op, const Var& input, double value, const Tensor& dinput) {
-  Var total(Tensor::of<float>({}, {float(value)}), dinput.defined());
-  if (!dinput.defined()) return total;
-  Tape::current().record(op, {input}, total, dinput.bytes(), [=](const Tensor& dy) { input.accumulate(scale(Var(dinput), *dy.data<float>()).value()); });
-  return total;
+// A scalar loss whose gradient with respect to `input` is known already; dinput is undefined where nobody wants it. Its node runs once, so it scales
+// that gradient where it lies, by dL/dtotal, which stays on the device.
+void record_loss(const char* op, const Var& input, const Var& total, const Tensor& dinput) {
+  if (!dinput.defined()) return;
+  Tape::current().record(op, {input}, total, dinput.bytes(), [=](const Tensor& dy) {
+    pointwise_scale(current_stream(dinput.device()),
+                    {.a = dinput.raw(), .out = dinput.raw(), .n = dinput.elements(), .factor = 1, .by = dy.data<float>(), .type = dinput.dtype()});
+    input.accumulate(dinput);
+  });
 }
 
-double mean(const Tensor& records) {
-  double sum = 0;
-  for (int64_t i = 0; i < records.elements(); ++i) sum += double(records.data<float>()[i]);
-  return sum / double(records.elements());
-}
-
-LossValue loss_of_logits(const char* op, const Var& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig& config) {
+LossValue loss_of_logits(const char* op, const Var& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig& config,
+                         KdSums* sums) {
   const Tensor& s = student.value();
+  const Device device = s.device();
   KD_CHECK(s.rank() == 2 && s.elements() > 0 && s.dtype() == DType::f32, "{}: needs student logits f32 [B,C], got {}", op, s.describe("student"));
-  KD_CHECK(labels.shape() == Shape{s.dim(0)} && labels.dtype() == DType::i32, "{}: {} needs one i32 label a row, got {}", op, s.describe("student"),
-           labels.describe("labels"));
+  KD_CHECK(labels.shape() == Shape{s.dim(0)} && labels.dtype() == DType::i32 && labels.device() == device,
+           "{}: {} needs one i32 label a row, on its device, got {}", op, s.describe("student"), labels.describe("labels"));
   KD_CHECK(teachers.size() <= size_t(kMaxTeachers), "{}: {} teachers, at most {}", op, teachers.size(), kMaxTeachers);
   for (const Tensor& t : teachers)
-    KD_CHECK(t.shape() == s.shape() && t.dtype() == DType::f32, "{}: {} and {} must agree in shape and type", op, s.describe("student"), t.describe("teacher"));
+    KD_CHECK(t.shape() == s.shape() && t.dtype() == DType::f32 && t.device() == device, "{}: {} and {} must agree in shape, type and device", op,
+             s.describe("student"), t.describe("teacher"));
   KD_CHECK(std::isfinite(config.tau) && config.tau > 0, "{}: temperature tau = {}, needs a positive number", op, config.tau);
   KD_CHECK(std::isfinite(config.alpha) && std::isfinite(config.soft_weight), "{}: weights alpha = {} and soft_weight = {} must be finite", op, config.alpha,
            config.soft_weight);
 
-  Tensor ds = wants_grad({student}) ? Tensor::empty(s.shape(), DType::f32, s.device()) : Tensor();
-  Tensor ce = Tensor::empty(labels.shape(), DType::f32, s.device()), kd = Tensor::empty(labels.shape(), DType::f32, s.device());
+  const Stream stream = current_stream(device);
+  const Tensor ds = wants_grad({student}) ? Tensor::empty(s.shape(), DType::f32, device) : Tensor();
+  LossValue loss{.total = Var(Tensor::empty({}, DType::f32, device), ds.defined()),
+                 .records = Tensor::empty({s.dim(0), int64_t(sizeof(KdRecord))}, DType::u8, device)};
+  auto* records = static_cast<KdRecord*>(loss.records.raw());
   KdLossArgs args{.s = s.data<float>(),
                   .labels = labels.data<int32_t>(),
                   .n_teachers = int(teachers.size()),
                   .ds = ds.defined() ? ds.data<float>() : nullptr,
-                  .ce = ce.data<float>(),
-                  .kd = kd.data<float>(),
+                  .records = records,
                   .n = s.dim(0),
                   .k = s.dim(1),
                   .combine = config.combine,
@@ -56,11 +59,14 @@ LossValue loss_of_logits(const char* op, const Var& student, const Tensor& label
                   .soft_weight = config.soft_weight,
                   .tau = config.tau};
   for (size_t i = 0; i < teachers.size(); ++i) args.teachers[i] = teachers[i].data<float>();
-  kd_loss({s.device()}, args);
-
-  LossValue loss{.total = {}, .ce = mean(ce), .kd = mean(kd)};
-  const double total = teachers.empty() ? loss.ce : double(config.alpha) * loss.ce + double(config.soft_weight) * loss.kd;
-  loss.total = record_loss(op, student, total, ds);
+  kd_loss(stream, args);
+  kd_loss_sums(stream, {.records = records,
+                        .n = s.dim(0),
+                        .hard_weight = teachers.empty() ? 1 : config.alpha,
+                        .soft_weight = teachers.empty() ? 0 : config.soft_weight,
+                        .loss = loss.total.value().data<float>(),
+                        .sums = sums});
+  record_loss(op, student, loss.total, ds);
   return loss;
 }
 
@@ -82,10 +88,18 @@ std::string to_string(Combine combine) {
   KD_FAIL("combine {} has no name", int(combine));
 }
 
-LossValue distill_loss(const Var& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig& config) {
-  return loss_of_logits("distill_loss", student, labels, teachers, config);
+LossValue distill_loss(const Var& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig& config, KdSums* sums) {
+  return loss_of_logits("distill_loss", student, labels, teachers, config, sums);
 }
 
-LossValue cross_entropy(const Var& student, const Tensor& labels) { return loss_of_logits("cross_entropy", student, labels, {}, {}); }
+LossValue cross_entropy(const Var& student, const Tensor& labels, KdSums* sums) { return loss_of_logits("cross_entropy", student, labels, {}, {}, sums); }
+
+LossParts parts(const LossValue& loss) {
+  const Tensor total = loss.total.value().to(Device::cpu), records = loss.records.to(Device::cpu);
+  const std::span batch(static_cast<const KdRecord*>(records.raw()), size_t(records.dim(0)));
+  LossParts means{.loss = double(*total.data<float>()), .ce = 0, .kd = 0};
+  for (const KdRecord& r : batch) means.ce += double(r.ce) / double(batch.size()), means.kd += double(r.kd) / double(batch.size());
+  return means;
+}
 
 }  // namespace kd

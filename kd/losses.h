@@ -21,14 +21,22 @@ struct DistillConfig {
 Combine combine_from_name(std::string_view);  // "mean_loss", "mean_probs", "mean_logits", "log_mean_prob"; throws for anything else
 std::string to_string(Combine);
 
+// All on the student's device: a number read by the host would make it wait for the step.
 struct LossValue {
-  Var total;              // scalar f32
-  double ce = 0, kd = 0;  // batch means of the parts, unweighted; kd with its tau^2, in nats
+  Var total;       // scalar f32
+  Tensor records;  // KdRecord [B], as u8 [B, sizeof(KdRecord)]
 };
 
-// student: logits f32 [B,C]; labels: i32 [B] in [0,C), as the loader checked; teachers: up to kMaxTeachers logits f32 [B,C] each.
+// student: logits f32 [B,C]; labels: i32 [B] in [0,C), as the loader checked; teachers: up to kMaxTeachers logits f32 [B,C] each; all on one device.
 // Without teachers: cross-entropy with weight 1, alpha ignored. Under NoGrad only the values are computed.
-LossValue distill_loss(const Var& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig&);
-LossValue cross_entropy(const Var& student, const Tensor& labels);
+// sums: on that device too, cleared by the caller (all bytes 0) when it begins to count; this batch is added to it.
+LossValue distill_loss(const Var& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig&, KdSums* sums = nullptr);
+LossValue cross_entropy(const Var& student, const Tensor& labels, KdSums* sums = nullptr);
+
+// For tests and for looking at single batches: waits for the device.
+struct LossParts {
+  double loss, ce, kd;  // batch means: the total; its parts, unweighted, kd with its tau^2, in nats
+};
+LossParts parts(const LossValue&);
 
 }  // namespace kd

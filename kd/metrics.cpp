@@ -14,6 +14,17 @@ namespace {
 using Labels = std::span<const int32_t>;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr Stream kHost{};
+
+// The n results that `launch(stream, results)` writes where its inputs lie, brought here.
+template <class T, class F>
+std::vector<T> results_of(Device device, int64_t n, F&& launch) {
+  const Tensor there = Tensor::empty({n, int64_t(sizeof(T))}, DType::u8, device);
+  launch(current_stream(device), static_cast<T*>(there.raw()));
+  std::vector<T> here(static_cast<size_t>(n));
+  copy_bytes(here.data(), Device::cpu, there.raw(), device, there.bytes());
+  return here;
+}
+
 // Two users of Purpose::control; the epoch slot of the counter keeps their draws apart.
 constexpr uint32_t kPermutationDraws = 0, kProjectionDraws = 1;
 
@@ -35,8 +46,9 @@ void check_labels(Labels labels, int64_t n, int64_t classes, const std::string& 
 
 std::vector<LogitRecord> records_of(const LogitSet& set) {
   const int64_t n = samples_of(set);
-  std::vector<LogitRecord> records(static_cast<size_t>(n));
-  metrics_logit_records(kHost, {.logits = set.logits.data<float>(), .out = records.data(), .n = n, .c = set.logits.dim(1)});
+  auto records = results_of<LogitRecord>(set.logits.device(), n, [&](Stream stream, LogitRecord* out) {
+    metrics_logit_records(stream, {.logits = set.logits.data<float>(), .out = out, .n = n, .c = set.logits.dim(1)});
+  });
   for (size_t i = 0; i < records.size(); ++i)
     KD_INPUT(records[i].top[0] >= 0, "metrics: row {} of {} holds NaN or infinity; the model diverged or the file is damaged", i,
              set.logits.describe(set.name.c_str()));
@@ -46,6 +58,8 @@ std::vector<LogitRecord> records_of(const LogitSet& set) {
 void check_same_shape(const LogitSet& a, const LogitSet& b) {
   KD_INPUT(samples_of(a) == samples_of(b) && a.logits.shape() == b.logits.shape(),
            "metrics: {} and {} differ in shape; both models must see the same images and classes", a.logits.describe(a.name.c_str()),
+           b.logits.describe(b.name.c_str()));
+  KD_CHECK(a.logits.device() == b.logits.device(), "metrics: {} and {} are on different devices", a.logits.describe(a.name.c_str()),
            b.logits.describe(b.name.c_str()));
 }
 
@@ -61,10 +75,10 @@ std::vector<double> confidences(const std::vector<LogitRecord>& records) {
 }
 
 std::vector<PairRecord> pair_records(const LogitSet& a, const LogitSet& b, double tau) {
-  std::vector<PairRecord> records(static_cast<size_t>(a.logits.dim(0)));
-  metrics_pair_records(
-      kHost, {.a = a.logits.data<float>(), .b = b.logits.data<float>(), .out = records.data(), .n = a.logits.dim(0), .c = a.logits.dim(1), .tau = tau});
-  return records;
+  const int64_t n = a.logits.dim(0), c = a.logits.dim(1);
+  return results_of<PairRecord>(a.logits.device(), n, [&](Stream stream, PairRecord* out) {
+    metrics_pair_records(stream, {.a = a.logits.data<float>(), .b = b.logits.data<float>(), .out = out, .n = n, .c = c, .tau = tau});
+  });
 }
 template <class Record>
 double mean_of(const std::vector<Record>& records, double Record::*field) {
@@ -142,8 +156,10 @@ struct JointCounts {
 
 double soft_mutual_information(const LogitSet& a, const LogitSet& b) {
   const int64_t n = a.logits.dim(0), c = a.logits.dim(1);
-  std::vector<double> joint(static_cast<size_t>(c * c)), row(static_cast<size_t>(c)), column(row);
-  metrics_soft_joint(kHost, {.a = a.logits.data<float>(), .b = b.logits.data<float>(), .joint = joint.data(), .n = n, .c = c});
+  const auto joint = results_of<double>(a.logits.device(), c * c, [&](Stream stream, double* out) {
+    metrics_soft_joint(stream, {.a = a.logits.data<float>(), .b = b.logits.data<float>(), .joint = out, .n = n, .c = c});
+  });
+  std::vector<double> row(static_cast<size_t>(c)), column(row);
   for (size_t i = 0; i < row.size(); ++i)
     for (size_t j = 0; j < row.size(); ++j) row[i] += joint[i * row.size() + j], column[j] += joint[i * row.size() + j];
   double sum = 0;
@@ -176,8 +192,8 @@ void check_maps(const Tensor& maps, int64_t n) {
 Tensor full_size(const Tensor& maps, int64_t px, MapScale scale) {
   check_maps(maps, maps.dim(0));
   KD_CHECK(px >= 1, "attention maps: image size {} px", px);
-  Tensor out = Tensor::empty({maps.dim(0), px, px}, DType::f32);
-  metrics_upsample(kHost,
+  Tensor out = Tensor::empty({maps.dim(0), px, px}, DType::f32, maps.device());
+  metrics_upsample(current_stream(maps.device()),
                    {.map = maps.data<float>(), .out = out.data<float>(), .n = maps.dim(0), .h = maps.dim(1), .w = maps.dim(2), .px = px, .scale = scale});
   return out;
 }
@@ -185,19 +201,19 @@ Tensor full_size(const Tensor& maps, int64_t px, MapScale scale) {
 IouResult iou_of(std::span<const Tensor> maps, const Tensor* truth, int64_t px, double threshold, int64_t batch) {
   KD_CHECK(px >= 1 && batch >= 1, "mask IoU: image size {} px, batch {}", px, batch);
   const int64_t n = maps[0].dim(0);
-  std::vector<MaskCounts> counts(static_cast<size_t>(n));
-  MetricsMaskArgs args{.maps = {},
-                       .models = int(maps.size()),
-                       .truth = truth ? truth->data<uint8_t>() : nullptr,
-                       .out = counts.data(),
-                       .n = n,
-                       .px = px,
-                       .threshold = threshold};
+  const Device device = maps[0].device();
+  MetricsMaskArgs args{
+      .maps = {}, .models = int(maps.size()), .truth = truth ? truth->data<uint8_t>() : nullptr, .out = nullptr, .n = n, .px = px, .threshold = threshold};
   for (size_t m = 0; m < maps.size(); ++m) {
     check_maps(maps[m], n);
+    KD_CHECK(maps[m].device() == device, "mask IoU: {} and {} are on different devices", maps[0].describe("maps"), maps[m].describe("maps"));
     args.maps[m] = {maps[m].data<float>(), maps[m].dim(1), maps[m].dim(2)};
   }
-  metrics_mask_counts(kHost, args);
+  if (truth) KD_CHECK(truth->device() == device, "mask IoU: {} and {} are on different devices", maps[0].describe("maps"), truth->describe("masks"));
+  const auto counts = results_of<MaskCounts>(device, n, [&](Stream stream, MaskCounts* out) {
+    args.out = out;
+    metrics_mask_counts(stream, args);
+  });
 
   IouResult result{};
   double sum = 0, pooled = 0, pooled_images = 0;
@@ -226,11 +242,13 @@ IouResult iou_of(std::span<const Tensor> maps, const Tensor* truth, int64_t px, 
 LogitSet ensemble_of(const std::vector<LogitSet>& teachers, Ensemble how) {
   KD_CHECK(!teachers.empty(), "ensemble of no teachers");
   std::vector<std::vector<LogitRecord>> records;
+  std::vector<Tensor> here;
   std::vector<const float*> logits;
   for (const LogitSet& t : teachers) {
     check_same_shape(teachers[0], t);
     records.push_back(records_of(t));
-    logits.push_back(t.logits.data<float>());
+    here.push_back(t.logits.to(Device::cpu));
+    logits.push_back(here.back().data<float>());
   }
   const int64_t n = teachers[0].logits.dim(0), c = teachers[0].logits.dim(1);
   Tensor ensemble = Tensor::empty({n, c}, DType::f32);
@@ -251,7 +269,7 @@ LogitSet ensemble_of(const std::vector<LogitSet>& teachers, Ensemble how) {
     }
     out[i] = float(mean);
   }
-  return {"Ens", ensemble};
+  return {"Ens", ensemble.to(teachers[0].logits.device())};
 }
 
 Calibration calibration(std::span<const double> confidence, std::span<const uint8_t> correct, int bins) {
@@ -286,7 +304,8 @@ Calibration calibration(std::span<const double> confidence, std::span<const uint
 
 ModelMetrics model_metrics(const LogitSet& model, Labels labels, int bins) {
   const auto records = records_of(model);
-  const int64_t c = model.logits.dim(1);
+  const Tensor logits = model.logits.to(Device::cpu);
+  const int64_t c = logits.dim(1);
   const double n = double(records.size());
   check_labels(labels, int64_t(n), c, model.name);
   std::vector<uint8_t> correct;
@@ -294,7 +313,7 @@ ModelMetrics model_metrics(const LogitSet& model, Labels labels, int bins) {
   double nll = 0, brier = 0, top5 = 0;
   for (size_t i = 0; i < records.size(); ++i) {
     const LogitRecord& r = records[i];
-    const double log_p = double(model.logits.data<float>()[int64_t(i) * c + labels[i]]) - r.log_sum_exp;
+    const double log_p = double(logits.data<float>()[int64_t(i) * c + labels[i]]) - r.log_sum_exp;
     correct.push_back(r.top[0] == labels[i]);
     top5 += std::find(r.top, r.top + kTopClasses, labels[i]) != r.top + kTopClasses;
     nll -= log_p / n;
@@ -419,12 +438,14 @@ Tensor cam_maps(const CamSource& source, Cam kind, Labels labels, uint64_t seed)
   KD_CHECK(f.defined() && f.rank() == 4 && f.dtype() == DType::f32 && f.elements() > 0, "cam of {}: {} is not f32 [N,h,w,K]", source.name,
            f.describe("features"));
   const int64_t n = f.dim(0), h = f.dim(1), w = f.dim(2), k = f.dim(3);
-  Tensor map = Tensor::empty({n, h, w}, DType::f32);
+  const Device device = f.device();
+  Tensor map = Tensor::empty({n, h, w}, DType::f32, device);
   if (kind == Cam::energy) {
-    metrics_energy_map(kHost, {.features = f.data<float>(), .map = map.data<float>(), .n = n, .h = h, .w = w, .k = k});
+    metrics_energy_map(current_stream(device), {.features = f.data<float>(), .map = map.data<float>(), .n = n, .h = h, .w = w, .k = k});
     return map;
   }
-  Tensor weight = source.fc_weight, bias = source.fc_bias;
+  // The weights of classes and images are made here, whatever the device: they are small beside the features.
+  Tensor weight = source.fc_weight.to(Device::cpu), bias = source.fc_bias.to(Device::cpu);
   KD_CHECK(weight.defined() && weight.rank() == 2 && weight.dim(1) == k, "cam of {}: {} does not apply to {}", source.name, weight.describe("fc_weight"),
            f.describe("features"));
   const int64_t c = weight.dim(0);
@@ -464,23 +485,25 @@ Tensor cam_maps(const CamSource& source, Cam kind, Labels labels, uint64_t seed)
       }
       case Cam::prob_weighted: {
         const auto records = records_of(logits);
-        const float* x = source.logits.data<float>();
+        const Tensor here = source.logits.to(Device::cpu);
+        const float* x = here.data<float>();
         for (int64_t i = 0; i < n * c; ++i) out[i] = float(std::exp(double(x[i]) - records[size_t(i / c)].log_sum_exp));
         break;
       }
       default: KD_FAIL("cam kind {}", int(kind));
     }
   }
-  metrics_class_map(kHost, {.features = f.data<float>(),
-                            .weight = weight.data<float>(),
-                            .bias = bias.data<float>(),
-                            .alpha = alpha.data<float>(),
-                            .map = map.data<float>(),
-                            .n = n,
-                            .h = h,
-                            .w = w,
-                            .k = k,
-                            .c = weight.dim(0)});
+  weight = weight.to(device), bias = bias.to(device), alpha = alpha.to(device);
+  metrics_class_map(current_stream(device), {.features = f.data<float>(),
+                                             .weight = weight.data<float>(),
+                                             .bias = bias.data<float>(),
+                                             .alpha = alpha.data<float>(),
+                                             .map = map.data<float>(),
+                                             .n = n,
+                                             .h = h,
+                                             .w = w,
+                                             .k = k,
+                                             .c = weight.dim(0)});
   return map;
 }
 

@@ -1,5 +1,7 @@
 // metrics: what is measured about a model, about a pair of models and about their attention, all of it from dumped logits, last feature maps and
 // labels, so that every number can be computed again without a model. Whole-set statistics in double, natural logarithms (nats).
+// Logits, features and maps are measured on the device where they lie, all inputs of a call on one; tensors that come out (maps, an ensemble's logits) lie
+// there too. Numbers are the host's, and labels are read there.
 // Numbers that only other code's conventions explain carry `code` in their name and say what they are: the conventions are those of the code
 // released with "Why does Knowledge Distillation Work? Rethink its Attention and Fidelity Mechanism" (arXiv 2405.00739).
 // Every function throws kd::Error naming the model and the row when sizes differ, a label is out of range or a value is not finite.

@@ -41,7 +41,7 @@ void save_model(const Path& path, Resnet& net, const ModelMetadata& metadata) {
                             {"epoch", fmt::format("{}", metadata.epoch)}}});
 }
 
-LoadedModel load_model(const Path& path) {
+LoadedModel load_model(const Path& path, Device device, DType type) {
   TensorFile file = read_safetensors(path);
   const auto& m = file.metadata;
   KD_INPUT(!get(m, "arch").empty() && !get(m, "num_classes").empty(),
@@ -56,6 +56,8 @@ LoadedModel load_model(const Path& path) {
   KD_INPUT(to_string(config.arch) == get(m, "arch") && config.classes == get_int(m, "num_classes", -1, path),
            "{}: metadata say {} with {} classes, the tensors are {} with {}", path.string(), get(m, "arch"), get(m, "num_classes"), to_string(config.arch),
            config.classes);
+  config.device = device;
+  config.type = type;
   LoadedModel out{std::make_unique<Resnet>(config),
                   {.px = get_int(m, "px", 0, path),
                    .recipe_id = get(m, "recipe_id"),

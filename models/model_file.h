@@ -26,7 +26,7 @@ struct LoadedModel {
 void save_model(const Path&, Resnet&, const ModelMetadata&);
 
 // Rebuilds the network from the metadata and loads it strictly. A file without our metadata (a torchvision export) is an error that names `kd_bench convert`.
-LoadedModel load_model(const Path&);
+LoadedModel load_model(const Path&, Device = Device::cpu, DType = DType::f32);
 
 // For files from elsewhere: arch, stem, width and classes are read off the tensors' names and shapes.
 ResnetConfig infer_config(const TensorFile&, const std::string& where);

@@ -33,7 +33,9 @@ Resnet::Resnet(const ResnetConfig& config) : config_(config) {
 
   int64_t channels = scaled(64, config.width);
   const bool wide_stem = config.stem == Stem::imagenet;
-  stem_.emplace(arena_, "conv1", "bn1", 3, channels, wide_stem ? 7 : 3, wide_stem ? 2 : 1);
+  const int64_t window = wide_stem ? 7 : 3;
+  input_channels_ = stored_input_channels(config.device, config.type, window, channels);
+  stem_.emplace(arena_, "conv1", "bn1", 3, channels, window, wide_stem ? 2 : 1, input_channels_);
   for (int stage = 0; stage < 4; ++stage) {
     const int64_t mid = scaled(64 << stage, config.width), out = bottleneck ? 4 * mid : mid;
     for (int64_t i = 0; i < depth[stage]; ++i) {
@@ -53,7 +55,7 @@ Resnet::Resnet(const ResnetConfig& config) : config_(config) {
     }
   }
   fc_.emplace(arena_, "fc", channels, config.classes);
-  arena_.build(config.seed);
+  arena_.build(config.seed, config.device, config.type);
 }
 
 Var Resnet::Block::operator()(const Var& x, Mode mode) const {
@@ -66,10 +68,11 @@ Var Resnet::Block::operator()(const Var& x, Mode mode) const {
 
 Var Resnet::features(const Var& x, Mode mode) {
   const Tensor& images = x.value();
-  KD_CHECK(images.rank() == 4 && images.dim(3) == 3, "{} needs images [N,H,W,3], got {}", to_string(config_.arch), images.describe("x"));
-  if (mode == Mode::train) ++arena_.batches_tracked;
-  Var y = (*stem_)(x, mode, Activation::relu);
-  if (config_.stem == Stem::imagenet) y = max_pool(y, 3, 2, 1);
+  KD_CHECK(images.rank() == 4 && images.dim(3) == input_channels_ && images.device() == config_.device &&
+               (images.dtype() == config_.type || config_.device == Device::cpu),
+           "{} needs images {}[N,H,W,{}] on {}, got {}", to_string(config_.arch), to_string(config_.type), input_channels_, to_string(config_.device),
+           images.describe("x"));
+  Var y = config_.stem == Stem::imagenet ? stem_->pooled(x, mode) : (*stem_)(x, mode, Activation::relu);
   for (const auto& block : blocks_) y = (*block)(y, mode);
   return y;
 }

@@ -24,13 +24,17 @@ struct ResnetConfig {
   int64_t classes = 100;
   double width = 1.0;  // all channel counts times this, rounded to a multiple of 8
   uint64_t seed = 0;   // of the random initialisation
+  Device device = Device::cpu;
+  DType type = DType::f32;  // of activations and matrix products, f32 | bf16; the CPU takes either, whatever this says
 };
 
 class Resnet {
  public:
   explicit Resnet(const ResnetConfig&);
 
-  Var features(const Var& x, Mode);       // x f32|bf16 [N,H,W,3] -> last stage [N,h,w,K], after its ReLU
+  // Channels of an input pixel in memory, zero from the fourth on: 3 on the CPU; on a GPU 8, or 4 for the stem with kernels of its own (kernels/stem).
+  int64_t input_channels() const { return input_channels_; }
+  Var features(const Var& x, Mode);       // x [N,H,W,input_channels()] -> last stage [N,h,w,K], after its ReLU
   Var logits(const Var& features) const;  // [N,h,w,K] -> f32 [N,classes]
   Var operator()(const Var& x, Mode mode) { return logits(features(x, mode)); }
 
@@ -46,6 +50,7 @@ class Resnet {
     Var operator()(const Var& x, Mode mode) const;
   };
   ResnetConfig config_;
+  int64_t input_channels_;
   ParamArena arena_;
   std::optional<ConvBn> stem_;
   std::vector<std::unique_ptr<Block>> blocks_;

@@ -14,15 +14,16 @@ from pathlib import Path
 
 # Layer (folder prefix) -> what it may include of ours, besides its own folder. The first match decides; {family} stands for one kernel folder.
 LAYERS = [
-    ("engine/base/", []),
-    ("kernels/common/", ["engine/base/"]),
-    ("kernels/{family}/", ["engine/base/", "kernels/common/"]),
+    ("simt/", []),
+    ("engine/base/", ["simt/"]),
+    ("kernels/common/", ["engine/base/", "simt/"]),
+    ("kernels/{family}/", ["engine/base/", "kernels/common/", "simt/"]),
     ("engine/", ["engine/base/", "kernels/"]),
     ("models/", ["engine/"]),
-    ("kd/", ["engine/", "kernels/kd_loss/", "kernels/metrics/"]),
+    ("kd/", ["engine/", "kernels/kd_loss/", "kernels/metrics/", "kernels/pointwise/"]),
     ("data/", ["engine/base/", "kernels/augment/", "kernels/common/"]),
-    ("bench/", ["engine/", "kernels/", "models/", "kd/", "data/"]),
-    ("tests/", ["engine/", "kernels/", "models/", "kd/", "data/", "bench/"]),
+    ("bench/", ["simt/", "engine/", "kernels/", "models/", "kd/", "data/"]),
+    ("tests/", ["simt/", "engine/", "kernels/", "models/", "kd/", "data/", "bench/"]),
     ("tools/", []),
 ]
 # The case table holds oracles: slow, and no part of the product.
@@ -105,6 +106,7 @@ def self_test():
         "tests/report_test.cpp": '"bench/report.h" "kernels/common/cases.h" <gtest/gtest.h>',
     }
     bad = {
+        "simt/bad.h": '"engine/base/tensor.h"',  # the executor stands alone
         "engine/base/bad.h": '"engine/tape.h"',  # the floor looks up
         "kernels/common/bad.h": '"kernels/conv/conv.h"',  # the common folder knows a family
         "kernels/conv/bad.cpp": '"kernels/kd_loss/kd_loss.h"',  # one family uses another

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that building and testing Retort needs. Does nothing when all of them are there.
+# Usage: tools/install_deps.sh [--tsan]     with it also what the ThreadSanitizer build needs: clang follows the emulated kernels' fibers, gcc hardly
 set -euo pipefail
 
 packages=(
@@ -9,6 +10,8 @@ packages=(
   libstb-dev                               # image files in and out
   libgtest-dev libbenchmark-dev            # tests, kd_bench_kernels
 )
+
+[[ ${1:-} == --tsan ]] && packages+=(clang libclang-rt-dev libomp-dev llvm)
 
 fail() { echo "tools/install_deps.sh: $*" >&2; exit 1; }
 

@@ -3,10 +3,14 @@
 //   KD_INPUT  something a person gave us (a file, a flag, a recipe); the message says what, where and what to do, with no C++ position.
 // Both throw kd::Error; `main` prints one line and exits non-zero.
 #pragma once
-#include <fmt/format.h>
-
 #include <stdexcept>
 #include <string>
+
+#if defined(__CUDACC__)
+#include <sstream>
+#else
+#include <fmt/format.h>
+#endif
 
 namespace kd {
 
@@ -16,16 +20,33 @@ class Error : public std::runtime_error {
 
 [[noreturn]] void fail_contract(const char* file, int line, const std::string& message);
 
+#if defined(__CUDACC__)
+// nvcc cannot compile the headers of fmt 9 as C++20; its files get the one form that they need: every "{}" is the next argument.
+template <class... Args>
+std::string format_message(const char* text, const Args&... args) {
+  std::ostringstream out;
+  [[maybe_unused]] auto until_next = [&] {
+    while (*text && !(text[0] == '{' && text[1] == '}')) out << *text++;
+    if (*text) text += 2;
+  };
+  ((until_next(), out << args), ...);
+  return out.str() + text;
+}
+#define KD_FORMAT(...) ::kd::format_message(__VA_ARGS__)
+#else
+#define KD_FORMAT(...) fmt::format(__VA_ARGS__)
+#endif
+
 }  // namespace kd
 
-#define KD_FAIL(...) ::kd::fail_contract(__FILE__, __LINE__, fmt::format(__VA_ARGS__))
+#define KD_FAIL(...) ::kd::fail_contract(__FILE__, __LINE__, KD_FORMAT(__VA_ARGS__))
 #define KD_CHECK(cond, ...)   \
   do {                        \
     if (!(cond)) [[unlikely]] \
       KD_FAIL(__VA_ARGS__);   \
   } while (0)
-#define KD_INPUT(cond, ...)                        \
-  do {                                             \
-    if (!(cond)) [[unlikely]]                      \
-      throw ::kd::Error(fmt::format(__VA_ARGS__)); \
+#define KD_INPUT(cond, ...)                       \
+  do {                                            \
+    if (!(cond)) [[unlikely]]                     \
+      throw ::kd::Error(KD_FORMAT(__VA_ARGS__));  \
   } while (0)

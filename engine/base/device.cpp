@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "engine/base/check.h"
+#include "engine/base/device_backend.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -15,9 +17,23 @@
 
 namespace kd {
 
-std::string to_string(Device device) { return device == Device::cpu ? "cpu" : "cuda:0"; }
-
 namespace {
+
+#if !defined(KD_WITH_CUDA)
+constexpr const char* kNoCuda = "this binary was built without CUDA";
+#endif
+
+std::string why_no_cuda() {
+  std::string why;
+#if defined(KD_WITH_CUDA)
+  backend::cuda::available(&why);
+#else
+  why = kNoCuda;
+#endif
+  return why;
+}
+
+bool on_host(Device device) { return device != Device::cuda; }
 
 std::string cpu_name() {
   std::ifstream in("/proc/cpuinfo");
@@ -41,6 +57,93 @@ CpuInfo probe() {
 }
 
 }  // namespace
+
+std::string to_string(Device device) {
+  switch (device) {
+    case Device::cpu: return "cpu";
+    case Device::cuda: return "cuda:0";
+    case Device::emulated: return "emulated";
+  }
+  KD_FAIL("device {}", int(device));
+}
+
+Device device_from_name(std::string_view name) {
+  if (name == "cpu") return Device::cpu;
+  if (name == "emulated") return Device::emulated;
+  if (name == "auto") return is_available(Device::cuda) ? Device::cuda : Device::cpu;
+  KD_INPUT(name == "cuda", "unknown device '{}'; known: auto, cpu, cuda, emulated", name);
+  KD_INPUT(is_available(Device::cuda), "device cuda: {}; use --device cpu", why_no_cuda());
+  return Device::cuda;
+}
+
+bool is_available(Device device) {
+#if defined(KD_WITH_CUDA)
+  static const bool cuda = backend::cuda::available(nullptr);
+#else
+  constexpr bool cuda = false;
+#endif
+  return device != Device::cuda || cuda;
+}
+
+Stream current_stream(Device device) {
+  if (on_host(device)) return {device};
+#if defined(KD_WITH_CUDA)
+  return backend::cuda::stream();
+#else
+  KD_FAIL("{}", kNoCuda);
+#endif
+}
+
+void synchronize(Device device) {
+  if (on_host(device)) return;
+#if defined(KD_WITH_CUDA)
+  backend::cuda::synchronize();
+#endif
+}
+
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, int64_t bytes) {
+  if (bytes == 0) return;
+#if defined(KD_WITH_CUDA)
+  if (!on_host(to_device) || !on_host(from_device)) return backend::cuda::copy(to, from, bytes, to_device == from_device);
+#else
+  KD_CHECK(on_host(to_device) && on_host(from_device), "{}", kNoCuda);
+#endif
+  if (to_device == from_device && to_device == Device::cpu) {
+    std::memcpy(to, from, size_t(bytes));
+  } else {
+    EmulatedAccess access;
+    std::memcpy(to, from, size_t(bytes));
+  }
+}
+
+void fill_bytes(void* to, Device device, unsigned char value, int64_t bytes) {
+  if (bytes == 0) return;
+  if (device == Device::cpu) {
+    std::memset(to, value, size_t(bytes));
+  } else if (device == Device::emulated) {
+    EmulatedAccess access;
+    std::memset(to, value, size_t(bytes));
+  } else {
+#if defined(KD_WITH_CUDA)
+    backend::cuda::fill(to, value, bytes);
+#else
+    KD_FAIL("{}", kNoCuda);
+#endif
+  }
+}
+
+EmulatedAccess::EmulatedAccess() { backend::emulated::open(); }
+EmulatedAccess::~EmulatedAccess() { backend::emulated::close(); }
+
+const GpuInfo& gpu_info() {
+#if defined(KD_WITH_CUDA)
+  KD_INPUT(is_available(Device::cuda), "no GPU: {}", why_no_cuda());
+  static const GpuInfo info = backend::cuda::info();
+  return info;
+#else
+  KD_FAIL("no GPU: {}", kNoCuda);
+#endif
+}
 
 const CpuInfo& cpu_info() {
   static const CpuInfo info = probe();

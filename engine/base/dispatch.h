@@ -1,20 +1,31 @@
-// dispatch: one line takes a kernel call to the file that implements it on the stream's device.
-//   void sgd_step(Stream stream, const SgdArgs& args) { KD_DISPATCH(stream, sgd_step, args); }
-// calls cpu::sgd_step or cuda::sgd_step of the enclosing namespace. Without CUDA the GPU branch throws; no list of stubs to maintain.
+// dispatch: takes a kernel call to the code for the stream's device. At the end of <family>_cpu.cpp,
+//   KD_KERNEL(sgd_step, SgdArgs)
+// defines sgd_step(Stream, const SgdArgs&), which calls cpu::, cuda:: or emulated::sgd_step; the last two are one .cu file, compiled twice (simt/README.md).
 #pragma once
 #include "engine/base/check.h"
 #include "engine/base/device.h"
 #include "engine/base/tensor.h"
 
 #if defined(KD_WITH_CUDA)
-#define KD_DISPATCH(stream, name, ...) ((stream).device == ::kd::Device::cuda ? cuda::name(stream, __VA_ARGS__) : cpu::name(stream, __VA_ARGS__))
+#define KD_DISPATCH_CUDA(name, stream, args) cuda::name(stream, args)
 #else
-#define KD_DISPATCH(stream, name, ...)                                                                                         \
-  do {                                                                                                                         \
-    KD_CHECK((stream).device == ::kd::Device::cpu, #name ": this binary was built without CUDA; use --device cpu or rebuild"); \
-    cpu::name(stream, __VA_ARGS__);                                                                                            \
-  } while (0)
+#define KD_DISPATCH_CUDA(name, stream, args) KD_FAIL(#name ": this binary was built without CUDA; use --device cpu, or rebuild where nvcc and cuDNN are found")
 #endif
+
+#define KD_KERNEL(name, Args)                                              \
+  namespace cuda {                                                         \
+  void name(Stream, const Args&);                                          \
+  }                                                                        \
+  namespace emulated {                                                     \
+  void name(Stream, const Args&);                                          \
+  }                                                                        \
+  void name(Stream stream, const Args& args) {                             \
+    switch (stream.device) {                                               \
+      case Device::cpu: return cpu::name(stream, args);                    \
+      case Device::cuda: KD_DISPATCH_CUDA(name, stream, args); return;     \
+      case Device::emulated: return emulated::name(stream, args);          \
+    }                                                                      \
+  }
 
 namespace kd {
 

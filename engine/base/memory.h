@@ -1,5 +1,5 @@
-// memory: pooled storage. Freed blocks go back to a pool and are handed out again, so that a training step of fixed shapes
-// asks the operating system for nothing after its first run: fresh pages cost a page fault each.
+// memory: pooled storage. Freed blocks go back to a pool and are handed out again, so that a training step of fixed shapes asks the operating
+// system or the driver for nothing after its first run: fresh pages cost a page fault each, and cudaMalloc waits for the device.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -9,9 +9,27 @@
 
 namespace kd {
 
+// Blocks of one device. All work of a device runs in one stream, so a block may be handed out again while kernels that read it are still queued.
+class MemoryPool;
+std::shared_ptr<MemoryPool> make_pool(Device);
+
+// While it lives, this thread's allocations on the pool's device come from `pool`. A captured graph has a pool of its own: its kernels
+// will write to the addresses of their capture for as long as the graph lives, so nobody else may be given those blocks.
+class PoolScope {
+ public:
+  explicit PoolScope(std::shared_ptr<MemoryPool> pool);
+  ~PoolScope();
+  PoolScope(const PoolScope&) = delete;
+  PoolScope& operator=(const PoolScope&) = delete;
+
+ private:
+  std::shared_ptr<MemoryPool> outer_;
+  Device device_;
+};
+
 class Storage {
  public:
-  static std::shared_ptr<Storage> allocate(int64_t bytes, Device);  // 64-byte aligned, contents undefined
+  static std::shared_ptr<Storage> allocate(int64_t bytes, Device);  // 64-byte aligned (CUDA: 256), contents undefined
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -21,7 +39,9 @@ class Storage {
   Device device() const { return device_; }
 
  private:
-  Storage(std::byte* data, int64_t bytes, Device device) : data_(data), bytes_(bytes), device_(device) {}
+  Storage(std::shared_ptr<MemoryPool> pool, std::byte* data, int64_t bytes, Device device)
+      : pool_(std::move(pool)), data_(data), bytes_(bytes), device_(device) {}
+  std::shared_ptr<MemoryPool> pool_;
   std::byte* data_;
   int64_t bytes_;
   Device device_;
@@ -30,10 +50,10 @@ class Storage {
 struct MemoryStats {
   int64_t live_bytes, peak_bytes, cached_bytes;  // handed out now; most ever handed out; waiting in the pool
 };
-MemoryStats memory_stats();
+MemoryStats memory_stats(Device = Device::cpu);  // of the device's common pool
 // Fills every block with 0xFF (NaN, -1) before it is handed out: a kernel that leaves part of its output unwritten is then seen by the tests
 // instead of repeating the previous run's right answer.
 void poison_new_blocks(bool);
-void release_cached_memory();  // gives pooled blocks back to the operating system
+void release_cached_memory(Device = Device::cpu);  // gives pooled blocks back
 
 }  // namespace kd

@@ -6,11 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define KD_HOST_DEVICE __host__ __device__
-#else
-#define KD_HOST_DEVICE
-#endif
+#include "engine/base/bf16.h"
 
 namespace kd {
 

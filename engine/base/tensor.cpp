@@ -1,7 +1,5 @@
 #include "engine/base/tensor.h"
 
-#include <cstring>
-
 namespace kd {
 
 int64_t size_of(DType type) {
@@ -64,10 +62,7 @@ Tensor Tensor::zeros(Shape shape, DType type, Device device) {
   return t;
 }
 
-void Tensor::zero_() const {
-  KD_CHECK(device() == Device::cpu, "zero_ on {}", to_string(device()));
-  if (bytes() > 0) std::memset(raw(), 0, size_t(bytes()));
-}
+void Tensor::zero_() const { fill_bytes(raw(), device(), 0, bytes()); }
 
 Tensor Tensor::view(Shape shape) const {
   KD_CHECK(shape.elements() == elements(), "view of {} as {}", describe("tensor"), to_string(shape));
@@ -87,8 +82,20 @@ Tensor Tensor::slice(int64_t first, Shape shape) const {
 
 Tensor Tensor::clone() const {
   Tensor t = empty(shape_, dtype_, device());
-  if (bytes() > 0) std::memcpy(t.raw(), raw(), size_t(bytes()));
+  t.copy_from(*this);
   return t;
+}
+
+Tensor Tensor::to(Device device) const {
+  if (!defined() || device == this->device()) return *this;
+  Tensor t = empty(shape_, dtype_, device);
+  t.copy_from(*this);
+  return t;
+}
+
+void Tensor::copy_from(const Tensor& other) const {
+  KD_CHECK(defined() && shape_ == other.shape_ && dtype_ == other.dtype_, "copy of {} into {}", other.describe("tensor"), describe("tensor"));
+  copy_bytes(raw(), device(), other.raw(), other.device(), bytes());
 }
 
 std::string Tensor::describe(const char* name) const {

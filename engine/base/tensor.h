@@ -2,29 +2,18 @@
 // A Tensor is a handle: copying it shares the data, `clone` copies the data.
 #pragma once
 #include <array>
-#include <bit>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "engine/base/bf16.h"
 #include "engine/base/check.h"
 #include "engine/base/device.h"
 #include "engine/base/memory.h"
 
 namespace kd {
-
-// bfloat16: the upper half of a float; conversion rounds to nearest even and keeps NaN a NaN.
-struct bf16 {
-  uint16_t bits = 0;
-  bf16() = default;
-  explicit bf16(float x) {
-    uint32_t u = std::bit_cast<uint32_t>(x);
-    bits = (u & 0x7fffffffu) > 0x7f800000u ? uint16_t((u >> 16) | 0x40u) : uint16_t((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-  }
-  explicit operator float() const { return std::bit_cast<float>(uint32_t(bits) << 16); }
-};
 
 enum class DType : unsigned char { f32, bf16, u8, i32, i64 };
 int64_t size_of(DType);
@@ -86,6 +75,7 @@ class Tensor {
   Device device() const { return storage_ ? storage_->device() : Device::cpu; }
 
   void* raw() const { return storage_ ? storage_->data() + offset_bytes_ : nullptr; }
+  // Device memory is for kernels: dereferencing the pointer of a tensor that is not on the CPU ends the program.
   template <class T>
   T* data() const {
     KD_CHECK(defined() && dtype_ == dtype_of<T>(), "{} was asked for its data as {}", describe("tensor"), to_string(dtype_of<T>()));
@@ -94,7 +84,9 @@ class Tensor {
 
   Tensor view(Shape) const;                          // same elements, other shape
   Tensor slice(int64_t first_element, Shape) const;  // a dense window that shares the storage
-  Tensor clone() const;
+  Tensor clone() const;                              // on the same device
+  Tensor to(Device) const;                           // itself where it is there already, else a copy
+  void copy_from(const Tensor& other) const;         // same shape and type, any device
   void zero_() const;
   bool is_sole_owner() const { return storage_.use_count() == 1; }  // true: nobody else can see a write to it
 

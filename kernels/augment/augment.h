@@ -1,8 +1,11 @@
 // augment: u8 images and host-drawn decisions in, a normalised network input out, in one pass per sample. Bit-equal to Pillow 10.1.
 //   out[i] = (view_i / 255 - mean) / std,   view_i = cutout(ops[1](ops[0](flip(window(resize(crop(images[record_i.image])))))))
-// shapes  images u8 [N,H,W,3] resident   out f32|bf16|u8 [B,px,px,3]; u8 keeps the view itself      B records
-// moves   B * px*px*3 * sizeof(out) written + the crops read; views live in per-thread scratch (3*px*px bytes), never in memory as a batch
-// One record decides everything about one sample: kernels draw nothing, so backends agree and a batch's make-up cannot matter.
+// shapes  images u8 [N,H,W,3] resident   out f32|bf16 [B,px,px,C], C = 3, 4 or 8: channels from 3 on are 0, so that a GPU's convolutions get
+//         16-byte pixels; or u8 [B,px,px,3], the view itself      B records
+// moves   B * px*px*C * sizeof(out) written + the crops read; views live in working memory (CPU: a thread's, GPU: a block's), never in memory as a batch
+// One record decides everything about one sample: kernels draw nothing, so backends agree and a batch's make-up cannot matter. All pixel arithmetic is
+// written once (augment_pixel.h), and all that needs a cosine or counts on the order of roundings happens in `prepare`, on the host: the bits are the same
+// on every device.
 #pragma once
 #include <array>
 #include <vector>
@@ -47,27 +50,56 @@ struct PixelRect {
 
 // The crop is cut out first (resampling never sees pixels outside it) and resized; the output is a px*px window of the result, black outside it.
 // So a window at (-3, 2) of an unresized image is the crop of a zero-padded one.
-struct AugmentRecord {
+template <class Op>
+struct ViewRecord {
   int64_t image = 0;  // index into `images`
   PixelRect crop = {};
   int32_t resized_height = 0, resized_width = 0;
   Resample resample = Resample::bicubic;  // bilinear | bicubic, antialiased
   int32_t window_top = 0, window_left = 0;
-  bool flip = false;  // mirrors the window's columns
-  std::array<OpCall, 2> ops = {};
-  PixelRect cutout = {};  // set to black, in output pixels, inside the output
+  bool flip = false;         // mirrors the window's columns
+  Op ops[2] = {Op{}, Op{}};  // not {}: g++ 12 then takes no braced list for a record
+  PixelRect cutout = {};     // set to black, in output pixels, inside the output
 };
+using AugmentRecord = ViewRecord<OpCall>;  // as people and policies say it
+
+// 16.16 fixed point, for nearest sampling: output (x, y) comes from ((c + b y + a x) >> 16, (f + e y + d x) >> 16).
+struct FixedAffine {
+  int32_t a, b, c, d, e, f;
+};
+
+// An operation as kernels take it: only the fields of its kind are set.
+struct PreparedOp {
+  PixelOp op = PixelOp::none;
+  Resample resample = Resample::nearest;  // shear_*
+  uint8_t fill = 0;                       // geometric operations
+  float factor = 0;                       // brightness, contrast, color, sharpness
+  double slope = 0;                       // shear_*
+  int32_t level = 0;                      // solarize: threshold, solarize_add: amount, posterize: bits
+  int32_t shift = 0, carry = 0;           // translate_*: output i comes from i + shift, and from `carry` on from i + shift + 1
+  FixedAffine turn = {};                  // rotate
+};
+using PreparedRecord = ViewRecord<PreparedOp>;  // as kernels take it: checked, plain bytes that can be copied to a device
+
+struct AugmentShape {
+  int64_t n, h, w;  // images
+  int64_t px;       // side of the views
+};
+// Throws where the record does not fit the shape. Kernels check nothing.
+PreparedRecord prepare(const AugmentRecord&, const AugmentShape&);
 
 struct AugmentRecordsArgs {
   const uint8_t* images;
-  int64_t n, h, w;
-  const AugmentRecord* records;
-  int64_t batch, px;
+  AugmentShape shape;
+  const PreparedRecord* records;  // in memory of the stream's device, prepared for this shape
+  int64_t batch;
   void* out;
   DType type;                      // of out: f32 | bf16 | u8
+  int64_t channels = 3;            // of out
   std::array<float, 3> mean, std;  // of x/255, per channel; unused for u8
 };
 void augment_records(Stream, const AugmentRecordsArgs&);
+void check_args(const AugmentRecordsArgs&);  // by every backend
 
 // The pieces, for one host image.
 struct RgbImage {  // u8 HWC, 3 channels

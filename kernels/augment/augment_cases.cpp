@@ -177,30 +177,51 @@ Picture operated(const Picture& p, const OpCall& call) {
 // Problems.
 
 struct Problem {
-  int64_t n, h, w, px;
-  std::vector<uint8_t> images;
+  AugmentShape shape;
+  Tensor images;  // u8 [N,H,W,3]
   std::vector<AugmentRecord> records;
   std::array<float, 3> mean{.5071f, .4867f, .4408f}, std{.2675f, .2565f, .2761f};
-  AugmentRecordsArgs args(void* out, DType type) const {
-    return {.images = images.data(),
-            .n = n,
-            .h = h,
-            .w = w,
-            .records = records.data(),
-            .batch = int64_t(records.size()),
-            .px = px,
-            .out = out,
-            .type = type,
-            .mean = mean,
-            .std = std};
+};
+
+// A problem in the memory of a device.
+struct Placed {
+  Tensor images, records;
+  AugmentRecordsArgs args;
+
+  Placed(const Problem& p, Device device) : images(p.images.to(device)) {
+    std::vector<PreparedRecord> prepared;
+    for (const AugmentRecord& r : p.records) prepared.push_back(prepare(r, p.shape));
+    const auto bytes = int64_t(prepared.size() * sizeof(PreparedRecord));
+    records = Tensor::empty({bytes}, DType::u8, device);
+    copy_bytes(records.raw(), device, prepared.data(), Device::cpu, bytes);
+    args = {.images = images.data<uint8_t>(),
+            .shape = p.shape,
+            .records = static_cast<const PreparedRecord*>(records.raw()),
+            .batch = int64_t(prepared.size()),
+            .out = nullptr,
+            .type = DType::u8,
+            .mean = p.mean,
+            .std = p.std};
+  }
+  Tensor output(DType type, int64_t channels) const { return Tensor::empty({args.batch, args.shape.px, args.shape.px, channels}, type, images.device()); }
+  void run(Stream stream, const Tensor& out) const {
+    AugmentRecordsArgs a = args;
+    a.out = out.raw(), a.type = out.dtype(), a.channels = out.dim(3);
+    augment_records(stream, a);
+  }
+  Tensor made(Stream stream, DType type, int64_t channels) const {
+    Tensor out = output(type, channels);
+    run(stream, out);
+    return out;
   }
 };
 
 // Smooth blobs under noise: histograms with gaps and peaks, as photographs have.
-std::vector<uint8_t> blobs(int64_t n, int64_t h, int64_t w, Rng& rng) {
+Tensor blobs(const AugmentShape& s, Rng& rng) {
   std::vector<uint8_t> values;
-  for (int64_t i = 0; i < n * h * w * 3; ++i) values.push_back(uint8_t(std::clamp(120 + 70 * std::sin(double(i) * .013) + 25 * rng.normal(), 0.0, 255.0)));
-  return values;
+  for (int64_t i = 0; i < s.n * s.h * s.w * 3; ++i)
+    values.push_back(uint8_t(std::clamp(120 + 70 * std::sin(double(i) * .013) + 25 * rng.normal(), 0.0, 255.0)));
+  return Tensor::of<uint8_t>({s.n, s.h, s.w, 3}, values);
 }
 
 OpCall random_call(Rng& rng, PixelOp op, int64_t px) {
@@ -224,14 +245,15 @@ OpCall random_call(Rng& rng, PixelOp op, int64_t px) {
 }
 
 AugmentRecord random_window(Rng& rng, const Problem& p) {
-  AugmentRecord r{.image = int64_t(rng.below(uint32_t(p.n)))};
-  r.resized_height = r.resized_width = int32_t(p.px);
-  if (p.h == p.px && p.w == p.px) {
-    r.crop = {0, 0, int32_t(p.h), int32_t(p.w)};
+  const auto [n, h, w, px] = p.shape;
+  AugmentRecord r{.image = int64_t(rng.below(uint32_t(n)))};
+  r.resized_height = r.resized_width = int32_t(px);
+  if (h == px && w == px) {
+    r.crop = {0, 0, int32_t(h), int32_t(w)};
     r.window_top = int32_t(rng.below(9)) - 4, r.window_left = int32_t(rng.below(9)) - 4;
   } else {
-    int64_t height = p.h - rng.below(uint32_t(p.h / 2 + 1)), width = p.w - rng.below(uint32_t(p.w / 2 + 1));
-    r.crop = {int32_t(rng.below(uint32_t(p.h - height + 1))), int32_t(rng.below(uint32_t(p.w - width + 1))), int32_t(height), int32_t(width)};
+    int64_t height = h - rng.below(uint32_t(h / 2 + 1)), width = w - rng.below(uint32_t(w / 2 + 1));
+    r.crop = {int32_t(rng.below(uint32_t(h - height + 1))), int32_t(rng.below(uint32_t(w - width + 1))), int32_t(height), int32_t(width)};
   }
   r.flip = rng.coin(.5f);
   return r;
@@ -245,61 +267,75 @@ AugmentRecord weak_record(Rng& rng, const Problem& p) {
 
 AugmentRecord strong_record(Rng& rng, const Problem& p, PixelOp first, PixelOp second) {
   AugmentRecord r = random_window(rng, p);
-  r.ops = {random_call(rng, first, p.px), random_call(rng, second, p.px)};
-  auto side = int32_t(std::min<int64_t>(16, p.px / 2));
-  r.cutout = {int32_t(rng.below(uint32_t(p.px - side + 1))), int32_t(rng.below(uint32_t(p.px - side + 1))), side, side};
+  const int64_t px = p.shape.px;
+  r.ops[0] = random_call(rng, first, px), r.ops[1] = random_call(rng, second, px);
+  auto side = int32_t(std::min<int64_t>(16, px / 2));
+  r.cutout = {int32_t(rng.below(uint32_t(px - side + 1))), int32_t(rng.below(uint32_t(px - side + 1))), side, side};
   return r;
 }
 
 constexpr int kOps = int(PixelOp::rotate) + 1;
 
-std::vector<Checked> check(int64_t h, int64_t w, int64_t px, DType type, Stream stream) {
-  Rng rng(0x5eed, Purpose::test, uint32_t(h * 1000 + px));
-  Problem problem{.n = 3, .h = h, .w = w, .px = px, .images = blobs(3, h, w, rng), .records = {}};
-  for (int i = 0; i < kOps; ++i) {
+Problem random_problem(const AugmentShape& shape, int ops) {
+  Rng rng(0x5eed, Purpose::test, uint32_t(shape.h * 1000 + shape.px));
+  Problem problem{.shape = shape, .images = blobs(shape, rng), .records = {}};
+  for (int i = 0; i < ops; ++i) {
     problem.records.push_back(weak_record(rng, problem));
-    problem.records.push_back(strong_record(rng, problem, PixelOp(i), PixelOp((i * 7 + 3) % kOps)));
+    problem.records.push_back(strong_record(rng, problem, PixelOp(i % kOps), PixelOp((i * 7 + 3) % kOps)));
     problem.records.back().resample = Resample::bilinear;
   }
-  const auto batch = int64_t(problem.records.size());
-  Tensor out = Tensor::empty({batch, px, px, 3}, type), view = Tensor::empty({batch, px, px, 3}, DType::u8);
-  augment_records(stream, problem.args(out.raw(), type));
-  augment_records(stream, problem.args(view.raw(), DType::u8));
+  return problem;
+}
 
+// Every operation in both places, and all of it exact.
+std::vector<Checked> check(const AugmentShape& shape, DType type, int64_t channels, Stream stream) {
+  const Problem problem = random_problem(shape, kOps);
+  const Placed placed(problem, stream.device);
+  const auto h = int(shape.h), w = int(shape.w), px = int(shape.px);
   std::vector<double> want, want_view;
   for (const AugmentRecord& r : problem.records) {
-    const uint8_t* pixels = &problem.images[size_t(r.image * h * w * 3)];
-    Picture p = window(picture(int(h), int(w), [&](int y, int x, int c) { return pixels[(y * w + x) * 3 + c]; }), r, int(px));
+    const uint8_t* pixels = problem.images.data<uint8_t>() + r.image * h * w * 3;
+    Picture p = window(picture(h, w, [&](int y, int x, int c) { return pixels[(y * w + x) * 3 + c]; }), r, px);
     p = operated(operated(p, r.ops[0]), r.ops[1]);
     const PixelRect& hole = r.cutout;
     for (int y = hole.top; y < hole.top + hole.height; ++y)
       for (int x = hole.left; x < hole.left + hole.width; ++x)
         for (int c = 0; c < 3; ++c) p.at(y, x, c) = 0;
     for (size_t i = 0; i < p.values.size(); ++i) {
+      const size_t c = i % 3;
+      const float normalised = (float(p.values[i]) / 255.f - problem.mean[c]) / problem.std[c];
       want_view.push_back(p.values[i]);
-      want.push_back((p.values[i] / 255.0 - double(problem.mean[i % 3])) / double(problem.std[i % 3]));
+      want.push_back(double(type == DType::bf16 ? float(bf16(normalised)) : normalised));
+      if (c == 2) want.insert(want.end(), size_t(channels - 3), 0);
     }
   }
-  // The view is exact; the normalised one is rounded a few times to f32 and once to `type`. One grey level is 0.004 of the largest value.
-  return {{"view", to_doubles(view), want_view, 0}, {"out", to_doubles(out), want, type == DType::bf16 ? 0x1p-8 : 1e-6}};
+  return {{"view", to_doubles(placed.made(stream, DType::u8, 3)), want_view, 0}, {"out", to_doubles(placed.made(stream, type, channels)), want, 0}};
+}
+
+// The same bits as the CPU, at sizes for which the oracle is too slow.
+std::vector<Checked> check_twin(const AugmentShape& shape, int ops, DType type, int64_t channels, Stream stream) {
+  const Problem problem = random_problem(shape, ops);
+  const Tensor got = Placed(problem, stream.device).made(stream, type, channels), want = Placed(problem, Device::cpu).made({}, type, channels);
+  return {{"out", to_doubles(got), to_doubles(want), 0}};
 }
 
 enum class Strength { weak, strong };
 
-Work perf(Strength strength, int64_t px, DType type, Stream stream) {
+Work perf(Strength strength, int64_t px, int64_t batch, DType type, int64_t channels, Stream stream) {
   Rng rng(0x5eed, Purpose::test, uint32_t(px));
-  const int64_t batch = px > 32 ? 64 : 1024;
-  auto problem = std::make_shared<Problem>(Problem{.n = 256, .h = 32, .w = 32, .px = px, .images = blobs(256, 32, 32, rng), .records = {}});
+  const AugmentShape shape{.n = 256, .h = 32, .w = 32, .px = px};
+  Problem problem{.shape = shape, .images = blobs(shape, rng), .records = {}};
   double read_bytes = 0;
   for (int64_t i = 0; i < batch; ++i) {
     // AutoAugment applies 1.1 operations to a sample on average.
-    problem->records.push_back(strength == Strength::weak ? weak_record(rng, *problem)
-                                                          : strong_record(rng, *problem, PixelOp(i % kOps), PixelOp(i % 8 ? 0 : i / 8 % kOps)));
-    const PixelRect& crop = problem->records.back().crop;
+    problem.records.push_back(strength == Strength::weak ? weak_record(rng, problem)
+                                                         : strong_record(rng, problem, PixelOp(i % kOps), PixelOp(i % 8 ? 0 : i / 8 % kOps)));
+    const PixelRect& crop = problem.records.back().crop;
     read_bytes += 3.0 * crop.height * crop.width;
   }
-  Tensor out = Tensor::zeros({batch, px, px, 3}, type);
-  return {.run = [=] { augment_records(stream, problem->args(out.raw(), type)); }, .bytes = read_bytes + double(out.bytes()), .flops = 0};
+  const Placed placed(problem, stream.device);
+  const Tensor out = placed.output(type, channels);
+  return {.run = [=] { placed.run(stream, out); }, .bytes = read_bytes + double(out.bytes()), .flops = 0};
 }
 
 }  // namespace
@@ -308,18 +344,43 @@ void add_augment_cases(Cases& all) {
   struct Size {
     int64_t h, w, px;
   };
-  for (DType type : {DType::f32, DType::bf16})
-    for (auto [h, w, px] : {Size{1, 1, 5}, {3, 2, 3}, {7, 13, 29}, {32, 32, 32}, {32, 32, 47}, {20, 33, 11}})
-      all.push_back({.name = fmt::format("augment:{}:{}x{}:px{}", to_string(type), h, w, px),
-                     .check = [=](Stream stream) { return check(h, w, px, type, stream); },
-                     .grad = {},
-                     .perf = {}});
-  for (Strength strength : {Strength::weak, Strength::strong})
-    for (int64_t px : {32, 224})
-      all.push_back({.name = fmt::format("augment:{}:f32:32x32:px{}", strength == Strength::weak ? "weak" : "strong", px),
-                     .check = {},
-                     .grad = {},
-                     .perf = [=](Stream stream) { return perf(strength, px, DType::f32, stream); }});
+  const auto name = [](const AugmentShape& s, DType type, int64_t channels) {
+    return fmt::format("augment:{}:{}x{}:px{}:c{}", to_string(type), s.h, s.w, s.px, channels);
+  };
+  const auto add_check = [&](const Size& size, DType type, int64_t channels) {
+    const AugmentShape shape{.n = 3, .h = size.h, .w = size.w, .px = size.px};
+    all.push_back({.name = name(shape, type, channels), .check = [=](Stream stream) { return check(shape, type, channels, stream); }, .grad = {}, .perf = {}});
+  };
+  for (auto size : {Size{1, 1, 1}, {1, 1, 5}, {3, 2, 3}, {8, 8, 8}, {7, 13, 29}, {32, 32, 32}, {32, 32, 47}, {20, 33, 11}, {1, 2000, 5}, {700, 3, 4}})
+    add_check(size, DType::f32, 3);
+  for (int64_t channels : {4, 8}) add_check({7, 13, 29}, DType::f32, channels);
+  for (int64_t channels : {3, 4, 8}) add_check({32, 32, 32}, DType::bf16, channels);
+
+  const auto off_cpu = [](Device device) { return device != Device::cpu; };
+  // A GPU's view and spare image in shared memory up to 190 px, the view alone up to 268, neither from there on.
+  for (auto [px, ops] : {std::pair<int64_t, int>{190, 4}, {224, kOps}, {280, 3}}) {
+    const AugmentShape shape{.n = 3, .h = 32, .w = 32, .px = px};
+    all.push_back({.name = name(shape, DType::bf16, 4) + ":as_cpu",
+                   .check = [=, n = ops](Stream stream) { return check_twin(shape, n, DType::bf16, 4, stream); },
+                   .grad = {},
+                   .perf = {},
+                   .can_run = off_cpu});
+  }
+
+  const auto add_perf = [&](int64_t px, int64_t batch, DType type, int64_t channels, std::function<bool(Device)> can_run) {
+    for (Strength strength : {Strength::weak, Strength::strong})
+      all.push_back(
+          {.name = fmt::format("augment:{}:{}:32x32:px{}:c{}:b{}", strength == Strength::weak ? "weak" : "strong", to_string(type), px, channels, batch),
+           .check = {},
+           .grad = {},
+           .perf = [=](Stream stream) { return perf(strength, px, batch, type, channels, stream); },
+           .can_run = can_run});
+  };
+  add_perf(32, 1024, DType::f32, 3, {});
+  add_perf(224, 64, DType::f32, 3, {});
+  const auto on_gpu = [](Device device) { return device == Device::cuda; };
+  add_perf(32, 512, DType::bf16, 8, on_gpu);
+  add_perf(224, 256, DType::bf16, 4, on_gpu);
 }
 
 }  // namespace kd::cases

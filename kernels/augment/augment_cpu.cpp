@@ -42,7 +42,7 @@ struct ResizeTable {
 struct Workspace {
   RgbImage image, spare;
   std::vector<uint8_t> rows;
-  std::vector<int> columns, sums;
+  std::vector<int> sums;
   std::unordered_map<uint64_t, ResizeTable> tables;
 
   const ResizeTable& table(int64_t n_in, int64_t n_out, Resample resample) {
@@ -111,7 +111,7 @@ Span2 visible(int64_t n, int64_t start, int64_t size) {
 }
 
 // Leaves the window of the resized crop in `out`; `in` is the whole source image, `w` pixels wide.
-void make_window(const uint8_t* in, int64_t w, const AugmentRecord& r, int64_t px_h, int64_t px_w, Workspace& work, RgbImage& out) {
+void make_window(const uint8_t* in, int64_t w, const PreparedRecord& r, int64_t px_h, int64_t px_w, Workspace& work, RgbImage& out) {
   set_size(out, px_h, px_w);
   Span2 rows = visible(r.resized_height, r.window_top, px_h), columns = visible(r.resized_width, r.window_left, px_w);
   int64_t row_values = columns.size() * 3;
@@ -146,7 +146,7 @@ void make_window(const uint8_t* in, int64_t w, const AugmentRecord& r, int64_t p
 // Colours.
 
 using Table = std::array<std::array<uint8_t, 256>, 3>;  // [channel][value]
-using Histogram = std::array<std::array<int64_t, 256>, 3>;
+using Histogram = std::array<std::array<int32_t, 256>, 3>;
 
 template <class F>
 Table same_for_all(F&& value_of) {
@@ -201,7 +201,7 @@ void autocontrast(RgbImage& image) {
   Histogram bins = histogram(image);
   Table table;
   for (size_t c = 0; c < 3; ++c) {
-    auto occupied = [](int64_t count) { return count > 0; };
+    auto occupied = [](int32_t count) { return count > 0; };
     auto low = std::find_if(bins[c].begin(), bins[c].end(), occupied) - bins[c].begin();
     auto high = bins[c].rend() - std::find_if(bins[c].rbegin(), bins[c].rend(), occupied) - 1;
     for (int v = 0; v < 256; ++v) table[c][size_t(v)] = pixel::autocontrast(v, int(low), int(high));
@@ -214,8 +214,8 @@ void equalize(RgbImage& image) {
   Histogram bins = histogram(image);
   Table table;
   for (size_t c = 0; c < 3; ++c) {
-    int64_t last = *std::find_if(bins[c].rbegin(), bins[c].rend(), [](int64_t count) { return count > 0; });
-    int64_t step = pixel::equalize_step(image.h * image.w, last), below = 0;
+    int32_t last = *std::find_if(bins[c].rbegin(), bins[c].rend(), [](int32_t count) { return count > 0; });
+    int32_t step = pixel::equalize_step(int32_t(image.h * image.w), last), below = 0;
     for (size_t v = 0; v < 256; ++v) {
       table[c][v] = step == 0 ? uint8_t(v) : pixel::equalize(below, step);
       below += bins[c][v];
@@ -226,8 +226,8 @@ void equalize(RgbImage& image) {
 
 // Geometry.
 
-void rotate(const RgbImage& image, const OpCall& call, RgbImage& out) {
-  pixel::FixedAffine m = pixel::to_fixed(pixel::rotation(call.value, int(image.w), int(image.h)));
+void rotate(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
+  const FixedAffine& m = call.turn;
   set_size(out, image.h, image.w);
   uint8_t* to = out.pixels.data();
   const uint8_t filler[3] = {call.fill, call.fill, call.fill};
@@ -241,62 +241,54 @@ void rotate(const RgbImage& image, const OpCall& call, RgbImage& out) {
   }
 }
 
-void shear(const RgbImage& image, const OpCall& call, RgbImage& out) {
-  KD_CHECK(call.resample != Resample::nearest, "{}: bilinear or bicubic, not nearest", to_string(call.op));
-  double m_x = call.op == PixelOp::shear_x ? call.value : 0, m_y = call.op == PixelOp::shear_y ? call.value : 0;
-  pixel::Source source{image.pixels.data(), int(image.h), int(image.w)};
+void shear(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
+  const bool along_x = call.op == PixelOp::shear_x;
+  const auto h = int(image.h), w = int(image.w), n = along_x ? w : h;
   set_size(out, image.h, image.w);
   uint8_t* to = out.pixels.data();
-  for (int64_t y = 0; y < image.h; ++y) {
-    for (int64_t x = 0; x < image.w; ++x, to += 3) {
-      double center_x = double(x) + 0.5, center_y = double(y) + 0.5, from_x = center_x + m_x * center_y, from_y = m_y * center_x + center_y;
-      bool found = call.resample == Resample::bicubic ? pixel::sample_bicubic(source, from_x, from_y, to) : pixel::sample_bilinear(source, from_x, from_y, to);
-      if (!found) std::fill_n(to, 3, call.fill);
-    }
-  }
-}
-
-// The source of each output coordinate of one axis moved by `by`, -1 outside. Pillow adds 1.0 step by step, roundings included.
-void shifted_axis(int64_t n, double by, std::vector<int>& from) {
-  from.resize(size_t(n));
-  double position = by + 0.5;
-  for (int& source : from) {
-    source = position < 0 || position >= double(n) ? -1 : int(position);
-    position += 1.0;
-  }
-}
-
-void translate(const RgbImage& image, const OpCall& call, Workspace& work, RgbImage& out) {
-  set_size(out, image.h, image.w);
-  int64_t n = image.w * 3;
-  bool along_x = call.op == PixelOp::translate_x;
-  std::vector<int>& from = work.columns;
-  shifted_axis(along_x ? image.w : image.h, call.value, from);
-  for (int64_t y = 0; y < image.h; ++y) {
-    uint8_t* to = &out.pixels[size_t(y * n)];
-    if (!along_x) {
-      int source = from[size_t(y)];
-      if (source < 0)
-        std::fill_n(to, n, call.fill);
-      else
-        std::memcpy(to, &image.pixels[size_t(source * n)], size_t(n));
-      continue;
-    }
-    const uint8_t* row = &image.pixels[size_t(y * n)];
-    for (int64_t x = 0; x < image.w; ++x, to += 3) {
-      int source = from[size_t(x)];
-      if (source < 0)
+  for (int y = 0; y < h; ++y)
+    for (int x = 0; x < w; ++x, to += 3) {
+      double from = along_x ? pixel::sheared_position(x, y, call.slope) : pixel::sheared_position(y, x, call.slope);
+      if (from < 0 || from >= n) {
         std::fill_n(to, 3, call.fill);
-      else
-        copy_pixel(to, row + source * 3);
+        continue;
+      }
+      const uint8_t* line = image.pixels.data() + int64_t(along_x ? y * w : x) * 3;
+      for (int c = 0; c < 3; ++c) {
+        pixel::Line values{line + c, n, along_x ? 3 : 3 * w};
+        to[c] = call.resample == Resample::bicubic ? pixel::sample_cubic(values, from) : pixel::sample_linear(values, from);
+      }
     }
+}
+
+void translate(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
+  set_size(out, image.h, image.w);
+  const int64_t n = image.w * 3;
+  const bool along_x = call.op == PixelOp::translate_x;
+  auto source = [&](int64_t i, int64_t size) {  // -1: outside
+    int64_t from = i + call.shift + (i >= call.carry);
+    return from < size ? std::max<int64_t>(from, -1) : -1;
+  };
+  for (int64_t y = 0; y < image.h; ++y) {
+    const int64_t row = along_x ? y : source(y, image.h);
+    uint8_t* to = &out.pixels[size_t(y * n)];
+    if (row < 0)
+      std::fill_n(to, n, call.fill);
+    else if (!along_x)
+      std::memcpy(to, &image.pixels[size_t(row * n)], size_t(n));
+    else
+      for (int64_t x = 0; x < image.w; ++x, to += 3)
+        if (int64_t from = source(x, image.w); from < 0)
+          std::fill_n(to, 3, call.fill);
+        else
+          copy_pixel(to, &image.pixels[size_t(row * n + from * 3)]);
   }
 }
 
 // The result is in `image`; `work.spare` holds whatever was left over.
-void apply(RgbImage& image, const OpCall& call, Workspace& work) {
-  auto factor = float(call.value);
-  auto value = call.value;
+void apply(RgbImage& image, const PreparedOp& call, Workspace& work) {
+  const float factor = call.factor;
+  const int level = call.level;
   switch (call.op) {
     case PixelOp::none: return;
     case PixelOp::brightness: return look_up(image, same_for_all([&](int v) { return pixel::blend(0, v, factor); }));
@@ -308,16 +300,14 @@ void apply(RgbImage& image, const OpCall& call, Workspace& work) {
     case PixelOp::autocontrast: return autocontrast(image);
     case PixelOp::equalize: return equalize(image);
     case PixelOp::invert: return look_up(image, same_for_all([](int v) { return uint8_t(255 - v); }));
-    case PixelOp::solarize: return look_up(image, same_for_all([&](int v) { return pixel::solarize(v, value); }));
-    case PixelOp::solarize_add: return look_up(image, same_for_all([&](int v) { return pixel::solarize_add(v, int(value)); }));
-    case PixelOp::posterize:
-      KD_CHECK(value >= 0 && value <= 8, "posterize: {} bits, 0..8 expected", value);
-      return look_up(image, same_for_all([&](int v) { return pixel::posterize(v, int(value)); }));
+    case PixelOp::solarize: return look_up(image, same_for_all([&](int v) { return pixel::solarize(v, level); }));
+    case PixelOp::solarize_add: return look_up(image, same_for_all([&](int v) { return pixel::solarize_add(v, level); }));
+    case PixelOp::posterize: return look_up(image, same_for_all([&](int v) { return pixel::posterize(v, level); }));
     case PixelOp::sharpness: sharpness(image, factor, work, work.spare); break;
     case PixelOp::shear_x:
     case PixelOp::shear_y: shear(image, call, work.spare); break;
     case PixelOp::translate_x:
-    case PixelOp::translate_y: translate(image, call, work, work.spare); break;
+    case PixelOp::translate_y: translate(image, call, work.spare); break;
     case PixelOp::rotate: rotate(image, call, work.spare); break;
   }
   std::swap(image, work.spare);
@@ -327,21 +317,100 @@ void cut_out(RgbImage& image, const PixelRect& hole) {
   for (int64_t y = hole.top; y < hole.top + hole.height; ++y) std::fill_n(image.pixels.begin() + (y * image.w + hole.left) * 3, hole.width * 3, uint8_t(0));
 }
 
+// Preparation.
+
 bool inside(const PixelRect& r, int64_t h, int64_t w) {
   return r.top >= 0 && r.left >= 0 && r.height >= 0 && r.width >= 0 && r.top + int64_t(r.height) <= h && r.left + int64_t(r.width) <= w;
 }
 
-void check_record(const AugmentRecord& r, const AugmentRecordsArgs& args) {
-  KD_CHECK(r.image >= 0 && r.image < args.n, "augment: image {} of {}", r.image, args.n);
-  KD_CHECK(inside(r.crop, args.h, args.w) && r.crop.height > 0 && r.crop.width > 0, "augment: crop of {}x{} at ({}, {}) in images of {}x{}", r.crop.height,
-           r.crop.width, r.crop.top, r.crop.left, args.h, args.w);
-  KD_CHECK(r.resized_height > 0 && r.resized_width > 0 && r.resized_height <= kMaxSide && r.resized_width <= kMaxSide, "augment: resize to {}x{}",
-           r.resized_height, r.resized_width);
-  KD_CHECK(inside(r.cutout, args.px, args.px), "augment: cutout of {}x{} at ({}, {}) in a view of side {}", r.cutout.height, r.cutout.width, r.cutout.top,
-           r.cutout.left, args.px);
+// Pillow's: the matrix about the centre, its sine and cosine rounded to 15 decimals, then each coefficient to 1/65536, the pixel centre's half step included.
+FixedAffine rotation(double degrees, int64_t h, int64_t w) {
+  auto decimals = [](double v) { return std::rint(v * 1e15) / 1e15; };
+  auto fixed = [](double v) { return int32_t(std::floor(v * 65536.0 + 0.5)); };
+  double angle = -(degrees - 360 * std::floor(degrees / 360)) * (3.14159265358979323846 / 180), center_x = double(w) / 2.0, center_y = double(h) / 2.0;
+  double cosine = decimals(std::cos(angle)), sine = decimals(std::sin(angle));
+  double c = cosine * -center_x + sine * -center_y + center_x, f = -sine * -center_x + cosine * -center_y + center_y;
+  return {fixed(cosine), fixed(sine), fixed(c + cosine * 0.5 + sine * 0.5), fixed(-sine), fixed(cosine), fixed(f + -sine * 0.5 + cosine * 0.5)};
+}
+
+// Pillow starts at by + 1/2 and adds 1.0 step by step. A sum that gets rounded becomes whole, so its integer part is one ahead from there on, for good.
+void set_translation(double by, int64_t n, PreparedOp& p) {
+  double position = std::clamp(by, double(-n - 1), double(n + 1)) + 0.5;
+  p.shift = int32_t(std::floor(position));
+  for (p.carry = 0; p.carry < n && std::floor(position) == p.carry + p.shift; ++p.carry) position += 1.0;
+}
+
+PreparedOp prepare(const OpCall& call, int64_t h, int64_t w) {
+  PreparedOp p{.op = call.op, .resample = call.resample, .fill = call.fill};
+  const double value = call.value;
+  KD_CHECK(std::isfinite(value), "{} by {}", to_string(call.op), value);
+  switch (call.op) {
+    case PixelOp::none:
+    case PixelOp::autocontrast:
+    case PixelOp::equalize:
+    case PixelOp::invert: break;
+    case PixelOp::brightness:
+    case PixelOp::contrast:
+    case PixelOp::color:
+    case PixelOp::sharpness: p.factor = float(value); break;
+    case PixelOp::solarize: p.level = int32_t(std::ceil(std::clamp(value, 0.0, 256.0))); break;  // v < value is v < ceil(value) for a whole v
+    case PixelOp::solarize_add:
+      KD_CHECK(std::fabs(value) <= 255, "solarize_add: {}, -255..255 expected", value);
+      p.level = int32_t(value);
+      break;
+    case PixelOp::posterize:
+      KD_CHECK(value >= 0 && value <= 8, "posterize: {} bits, 0..8 expected", value);
+      p.level = int32_t(value);
+      break;
+    case PixelOp::shear_x:
+    case PixelOp::shear_y:
+      KD_CHECK(call.resample != Resample::nearest, "{}: bilinear or bicubic, not nearest", to_string(call.op));
+      p.slope = value;
+      break;
+    case PixelOp::translate_x: set_translation(value, w, p); break;
+    case PixelOp::translate_y: set_translation(value, h, p); break;
+    case PixelOp::rotate: p.turn = rotation(value, h, w); break;
+  }
+  return p;
+}
+
+void check_shape(const AugmentShape& s) {
+  auto fits = [](int64_t side) { return side > 0 && side <= kMaxSide; };
+  KD_CHECK(fits(s.h) && fits(s.w) && fits(s.px), "augment: images of {}x{} to a view of side {}, sides 1..{} expected", s.h, s.w, s.px, kMaxSide);
 }
 
 }  // namespace
+
+PreparedRecord prepare(const AugmentRecord& r, const AugmentShape& s) {
+  check_shape(s);
+  KD_CHECK(r.image >= 0 && r.image < s.n, "augment: image {} of {}", r.image, s.n);
+  KD_CHECK(inside(r.crop, s.h, s.w) && r.crop.height > 0 && r.crop.width > 0, "augment: crop of {}x{} at ({}, {}) in images of {}x{}", r.crop.height,
+           r.crop.width, r.crop.top, r.crop.left, s.h, s.w);
+  KD_CHECK(r.resized_height > 0 && r.resized_width > 0 && r.resized_height <= kMaxSide && r.resized_width <= kMaxSide, "augment: resize to {}x{}",
+           r.resized_height, r.resized_width);
+  KD_CHECK(r.resample != Resample::nearest, "augment: bilinear or bicubic resize, not nearest");
+  KD_CHECK(std::abs(int64_t(r.window_top)) <= kMaxSide && std::abs(int64_t(r.window_left)) <= kMaxSide, "augment: window at ({}, {})", r.window_top,
+           r.window_left);
+  KD_CHECK(inside(r.cutout, s.px, s.px), "augment: cutout of {}x{} at ({}, {}) in a view of side {}", r.cutout.height, r.cutout.width, r.cutout.top,
+           r.cutout.left, s.px);
+  return {.image = r.image,
+          .crop = r.crop,
+          .resized_height = r.resized_height,
+          .resized_width = r.resized_width,
+          .resample = r.resample,
+          .window_top = r.window_top,
+          .window_left = r.window_left,
+          .flip = r.flip,
+          .ops = {prepare(r.ops[0], s.px, s.px), prepare(r.ops[1], s.px, s.px)},
+          .cutout = r.cutout};
+}
+
+void check_args(const AugmentRecordsArgs& args) {
+  check_shape(args.shape);
+  const bool floats = args.type == DType::f32 || args.type == DType::bf16;
+  KD_CHECK((args.channels == 3 && (floats || args.type == DType::u8)) || (floats && (args.channels == 4 || args.channels == 8)),
+           "augment: {} channels of {}; 3, 4 or 8 of f32 or bf16, or 3 of u8 expected", args.channels, to_string(args.type));
+}
 
 std::string to_string(PixelOp op) {
   static const char* const names[] = {"none",     "brightness",   "contrast",  "color",   "sharpness", "autocontrast", "equalize",    "invert",
@@ -353,14 +422,14 @@ std::string to_string(PixelOp op) {
 void apply_op(RgbImage& image, const OpCall& call) {
   KD_CHECK(image.h > 0 && image.w > 0 && image.h <= kMaxSide && image.w <= kMaxSide && int64_t(image.pixels.size()) == image.h * image.w * 3,
            "{}: image of {}x{} with {} bytes", to_string(call.op), image.h, image.w, image.pixels.size());
-  apply(image, call, workspace());
+  apply(image, prepare(call, image.h, image.w), workspace());
 }
 
 RgbImage crop_resize(const RgbImage& image, const PixelRect& crop, int64_t height, int64_t width, Resample resample) {
   KD_CHECK(inside(crop, image.h, image.w) && crop.height > 0 && crop.width > 0, "crop of {}x{} at ({}, {}) in an image of {}x{}", crop.height, crop.width,
            crop.top, crop.left, image.h, image.w);
   RgbImage out;
-  AugmentRecord record{.crop = crop, .resized_height = int32_t(height), .resized_width = int32_t(width), .resample = resample};
+  PreparedRecord record{.crop = crop, .resized_height = int32_t(height), .resized_width = int32_t(width), .resample = resample};
   make_window(image.pixels.data(), image.w, record, height, width, workspace(), out);
   return out;
 }
@@ -368,16 +437,15 @@ RgbImage crop_resize(const RgbImage& image, const PixelRect& crop, int64_t heigh
 namespace cpu {
 
 void augment_records(Stream, const AugmentRecordsArgs& args) {
-  KD_CHECK(args.h > 0 && args.w > 0 && args.px > 0 && args.h <= kMaxSide && args.w <= kMaxSide && args.px <= kMaxSide,
-           "augment: images of {}x{} to a view of side {}, sides 1..{} expected", args.h, args.w, args.px, kMaxSide);
-  const int64_t view_values = args.px * args.px * 3;
+  check_args(args);
+  const AugmentShape& shape = args.shape;
+  const int64_t view_values = shape.px * shape.px * 3;
   auto for_each_view = [&](auto&& write) {
     parallel_for(args.batch, [&](int64_t i) {
-      const AugmentRecord& record = args.records[i];
-      check_record(record, args);
+      const PreparedRecord& record = args.records[i];
       Workspace& work = workspace();
-      make_window(args.images + record.image * args.h * args.w * 3, args.w, record, args.px, args.px, work, work.image);
-      for (const OpCall& call : record.ops) apply(work.image, call, work);
+      make_window(args.images + record.image * shape.h * shape.w * 3, shape.w, record, shape.px, shape.px, work, work.image);
+      for (const PreparedOp& call : record.ops) apply(work.image, call, work);
       cut_out(work.image, record.cutout);
       write(i, work.image.pixels.data());
     });
@@ -388,19 +456,21 @@ void augment_records(Stream, const AugmentRecordsArgs& args) {
   }
   with_float_type(args.type, [&](auto zero) {
     using T = decltype(zero);
-    std::array<std::array<T, 256>, 3> normalised;  // [channel][value]
+    std::array<std::array<T, 256>, 3> table;  // [channel][value]
     for (size_t c = 0; c < 3; ++c)
-      for (size_t v = 0; v < 256; ++v) normalised[c][v] = T((float(v) / 255.f - args.mean[c]) / args.std[c]);
+      for (size_t v = 0; v < 256; ++v) table[c][v] = T(pixel::normalised(int(v), args.mean[c], args.std[c]));
     for_each_view([&](int64_t i, const uint8_t* view) {
-      T* out = static_cast<T*>(args.out) + i * view_values;
-      for (int64_t p = 0; p < view_values; p += 3)
-        for (size_t c = 0; c < 3; ++c) out[p + int64_t(c)] = normalised[c][view[p + int64_t(c)]];
+      T* out = static_cast<T*>(args.out) + i * shape.px * shape.px * args.channels;
+      for (int64_t p = 0; p < view_values; p += 3, out += args.channels) {
+        for (size_t c = 0; c < 3; ++c) out[c] = table[c][view[p + int64_t(c)]];
+        for (int64_t c = 3; c < args.channels; ++c) out[c] = T(0.f);
+      }
     });
   });
 }
 
 }  // namespace cpu
 
-void augment_records(Stream stream, const AugmentRecordsArgs& args) { KD_DISPATCH(stream, augment_records, args); }
+KD_KERNEL(augment_records, AugmentRecordsArgs)
 
 }  // namespace kd

@@ -20,7 +20,8 @@ Tensor random_tensor(Shape shape, DType type, uint32_t stream, float low, float 
   return t;
 }
 
-std::vector<double> to_doubles(const Tensor& t) {
+std::vector<double> to_doubles(const Tensor& anywhere) {
+  const Tensor t = anywhere.to(Device::cpu);
   std::vector<double> out(size_t(t.elements()));
   for (int64_t i = 0; i < t.elements(); ++i) {
     double& x = out[size_t(i)];

@@ -27,8 +27,10 @@ struct Case {
   std::function<std::vector<Checked>(Stream)> check;  // kernel against oracle
   std::function<std::vector<Checked>(Stream)> grad;   // backward kernel against central differences of the oracle's forward; may be empty
   std::function<Work(Stream)> perf;                   // may be empty: not worth timing
+  std::function<bool(Device)> can_run = {};           // empty: on every device. No where a library lacks the kernel, or the problem is of a GPU's size
 };
 using Cases = std::vector<Case>;
+inline bool runs_on(const Case& c, Device device) { return !c.can_run || c.can_run(device); }
 
 // The families, in one place: tests and kd_bench_kernels both take them all.
 void add_conv_cases(Cases&);
@@ -40,10 +42,11 @@ void add_kd_loss_cases(Cases&);
 void add_metrics_cases(Cases&);
 void add_augment_cases(Cases&);
 void add_sgd_cases(Cases&);
+void add_stem_cases(Cases&);
 inline Cases all_cases() {
   Cases all;
   for (auto add : {add_conv_cases, add_batchnorm_cases, add_pool_cases, add_gemm_cases, add_pointwise_cases, add_kd_loss_cases, add_metrics_cases,
-                   add_augment_cases, add_sgd_cases})
+                   add_augment_cases, add_sgd_cases, add_stem_cases})
     add(all);
   return all;
 }
@@ -53,7 +56,7 @@ inline double tolerance(DType type) { return type == DType::bf16 ? 1.5e-2 : 2e-5
 
 // Designed inputs: uniform in [low, high), rounded to `type`, so that oracle and kernel see the same numbers.
 Tensor random_tensor(Shape, DType, uint32_t stream, float low = -1.f, float high = 1.f);
-std::vector<double> to_doubles(const Tensor&);
+std::vector<double> to_doubles(const Tensor&);  // from any device
 
 // The verdict on one output: positive, so a NaN, an empty output or a size mismatch never passes.
 struct Verdict {

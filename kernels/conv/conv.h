@@ -1,16 +1,18 @@
 // conv: 2-D convolution (cross-correlation, as every framework calls it), NHWC activations, KRSC filters, no groups, no dilation.
-//   fprop  y[n,p,q,k]  = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]   (+ bias[k]) (+ y before) (ReLU)
+//   fprop  y[n,p,q,k]  = sum_{r,s,c} x[n, p*stride+r-pad, q*stride+s-pad, c] * w[k,r,s,c]   (+ z[n,p,q,k]) (+ bias[k]) (ReLU)
 //   dgrad  dx          = the adjoint of fprop in x applied to dy
-//   wgrad  dw[k,r,s,c] += sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride+r-pad, q*stride+s-pad, c]
+//   wgrad  dw[k,r,s,c]  = sum_{n,p,q} dy[n,p,q,k] * x[n, p*stride+r-pad, q*stride+s-pad, c]
 // shapes  x [N,H,W,C]  w [K,R,S,C]  y [N,P,Q,K], P = (H + 2 pad - R)/stride + 1, Q likewise
-// types   x, y, dx, dy f32 | bf16 (one type per call; products in that type, sums f32); w, dw, bias always f32 (master weights)
+// types   x, y, z, dx, dy f32 | bf16 (one type per call; products in that type, sums f32). w: f32, or bf16 where the activations are.
+//         CPU: either. CUDA: w, dw and bias have the type of the activations, because that is what cuDNN's fast kernels take and give.
 // work    2*N*P*Q*K*R*S*C flops each; moves each tensor once
-// The library behind this interface (oneDNN 2.6 or 3.x here) chooses its own filter layout; the plan for a shape is made once and cached,
-// and a plan that would run a reference loop is refused rather than taken silently (it looks like a hang).
+// The library behind this interface (oneDNN on the CPU, cuDNN on CUDA) chooses its own kernel, and oneDNN its own filter layout; the plan for a shape is
+// made once and cached. A plan that would run a reference loop is refused rather than taken silently (it looks like a hang).
 #pragma once
 #include <memory>
 
 #include "engine/base/dispatch.h"
+#include "kernels/common/accumulate.h"
 
 namespace kd {
 
@@ -24,9 +26,9 @@ struct ConvShape {
 };
 std::string to_string(const ConvShape&);  // "n128h32w32c64k64r3s3st1p1"
 
-enum class Epilogue { none, add, relu, add_relu };  // add: the result is added to what y holds
+enum class Epilogue : unsigned char { none, relu };
 
-// A filter already in the layout a plan wants; filled on first use. Whoever changes the weights empties it.
+// CPU: a filter already in the layout a plan wants; filled on first use. Whoever changes the weights empties it.
 struct PackedFilter {
   std::shared_ptr<Storage> data;
   ConvShape shape{};
@@ -35,11 +37,14 @@ struct PackedFilter {
 
 struct ConvFpropArgs {
   ConvShape shape;
-  DType type;  // of x and y
+  DType type;  // of x, y and z
   const void* x;
-  const float* w;
+  const void* w;
+  DType w_type = DType::f32;
   void* y;
-  const float* bias = nullptr;
+  const void* z = nullptr;  // residual, added before the ReLU; may be y
+  const void* bias = nullptr;
+  DType bias_type = DType::f32;
   Epilogue epilogue = Epilogue::none;
   PackedFilter* packed = nullptr;  // inference: repack only when empty
 };
@@ -49,8 +54,10 @@ struct ConvDgradArgs {
   ConvShape shape;
   DType type;  // of dy and dx
   const void* dy;
-  const float* w;
+  const void* w;
+  DType w_type = DType::f32;
   void* dx;
+  Accumulate accumulate = Accumulate::no;
 };
 void conv_dgrad(Stream, const ConvDgradArgs&);
 
@@ -58,11 +65,13 @@ struct ConvWgradArgs {
   ConvShape shape;
   DType type;  // of x and dy
   const void *x, *dy;
-  float* dw;  // added to
+  void* dw;
+  DType dw_type = DType::f32;
+  Accumulate accumulate = Accumulate::yes;
 };
 void conv_wgrad(Stream, const ConvWgradArgs&);
 
 // One line per cached plan: op, shape, type, the library's name for its kernel.
-std::string conv_plans();
+std::string conv_plans(Device = Device::cpu);
 
 }  // namespace kd

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/common/onednn.h"
+#include "kernels/common/parallel.h"
 #include "kernels/conv/conv.h"
 
 namespace kd {
@@ -18,30 +19,35 @@ using dnnl::memory;
 using Tag = memory::format_tag;
 
 enum class Op : unsigned char { fprop, dgrad, wgrad };
+enum class Bias : unsigned char { none, f32, bf16 };
 
 struct PlanKey {
   ConvShape shape;
-  DType type;
+  DType type, filter_type;
   Op op;
-  Epilogue epilogue;
-  bool bias;
+  Accumulate accumulate = Accumulate::no;  // fprop: into y; wgrad: into dw
+  Bias bias = Bias::none;
+  Epilogue epilogue = Epilogue::none;
   bool operator==(const PlanKey&) const = default;
 };
 struct PlanKeyHash {
   size_t operator()(const PlanKey& key) const {
     uint64_t h = 0xcbf29ce484222325u;
     const ConvShape& s = key.shape;
-    for (int64_t v : {s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, s.pad, int64_t(key.type), int64_t(key.op), int64_t(key.epilogue), int64_t(key.bias)})
+    for (int64_t v : {s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, s.pad, int64_t(key.type), int64_t(key.filter_type), int64_t(key.op), int64_t(key.accumulate),
+                      int64_t(key.bias), int64_t(key.epilogue)})
       h = (h ^ uint64_t(v)) * 0x100000001b3u;
     return size_t(h);
   }
 };
 
-// A primitive, the filter layout it wants, and the reorder between that layout and our f32 KRSC filters.
+const char* name_of(Op op) { return op == Op::fprop ? "fprop" : op == Op::dgrad ? "dgrad" : "wgrad"; }
+
+// A primitive, the filter layout it wants, and the reorder between that layout and our KRSC filters.
 struct Plan {
   dnnl::primitive primitive;
   memory::desc x, y, filter, user_filter, bias, scratch;
-  dnnl::reorder pack;  // fprop, dgrad: user -> filter; wgrad: filter -> user, added
+  dnnl::reorder pack;  // fprop, dgrad: user -> filter; wgrad: filter -> user
   bool pack_needed = true;
   std::string implementation;
 };
@@ -57,8 +63,8 @@ Plan make_plan(const PlanKey& key) {
   Plan plan;
   plan.x = activation(s.n, s.c, s.h, s.w, key.type);
   plan.y = activation(s.n, s.k, s.p(), s.q(), key.type);
-  plan.bias = memory::desc({s.k}, memory::data_type::f32, Tag::x);
-  plan.user_filter = memory::desc({s.k, s.c, s.r, s.s}, memory::data_type::f32, Tag::ohwi);
+  plan.bias = memory::desc({s.k}, key.bias == Bias::bf16 ? memory::data_type::bf16 : memory::data_type::f32, Tag::x);
+  plan.user_filter = memory::desc({s.k, s.c, s.r, s.s}, onednn::data_type(key.filter_type), Tag::ohwi);
   // wgrad sums in f32, also for bf16 activations; the other two multiply in the activation type.
   memory::desc any({s.k, s.c, s.r, s.s}, key.op == Op::wgrad ? memory::data_type::f32 : type, Tag::any);
   memory::desc any_forward({s.k, s.c, s.r, s.s}, type, Tag::any);
@@ -73,8 +79,8 @@ Plan make_plan(const PlanKey& key) {
   const auto training = dnnl::prop_kind::forward_training;
   if (key.op == Op::fprop) {
     dnnl::post_ops post;
-    if (key.epilogue == Epilogue::add || key.epilogue == Epilogue::add_relu) post.append_sum(1.f);
-    if (key.epilogue == Epilogue::relu || key.epilogue == Epilogue::add_relu) {
+    if (key.accumulate == Accumulate::yes) post.append_sum(1.f);
+    if (key.epilogue == Epilogue::relu) {
 #if DNNL_VERSION_MAJOR >= 3
       post.append_eltwise(dnnl::algorithm::eltwise_relu, 0.f, 0.f);
 #else
@@ -82,9 +88,11 @@ Plan make_plan(const PlanKey& key) {
 #endif
     }
     attr.set_post_ops(post);
-    auto kind = key.bias || key.epilogue != Epilogue::none ? dnnl::prop_kind::forward_inference : training;
-    auto desc = key.bias ? onednn::make_desc<dnnl::convolution_forward>(attr, kind, direct, plan.x, any, plan.bias, plan.y, strides, pads, pads_after)
-                         : onednn::make_desc<dnnl::convolution_forward>(attr, kind, direct, plan.x, any, plan.y, strides, pads, pads_after);
+    const bool plain = key.bias == Bias::none && key.epilogue == Epilogue::none && key.accumulate == Accumulate::no;
+    auto kind = plain ? training : dnnl::prop_kind::forward_inference;
+    auto desc = key.bias != Bias::none
+                    ? onednn::make_desc<dnnl::convolution_forward>(attr, kind, direct, plan.x, any, plan.bias, plan.y, strides, pads, pads_after)
+                    : onednn::make_desc<dnnl::convolution_forward>(attr, kind, direct, plan.x, any, plan.y, strides, pads, pads_after);
     adopt(desc, desc.weights_desc());
     plan.primitive = dnnl::convolution_forward(desc);
   } else {
@@ -100,22 +108,20 @@ Plan make_plan(const PlanKey& key) {
       plan.primitive = dnnl::convolution_backward_weights(desc);
     }
   }
-  KD_CHECK(plan.implementation.find("ref") == std::string::npos, "conv {} {} {}: oneDNN has only its reference loop ('{}') for this shape",
-           key.op == Op::fprop   ? "fprop"
-           : key.op == Op::dgrad ? "dgrad"
-                                 : "wgrad",
+  KD_CHECK(plan.implementation.find("ref") == std::string::npos, "conv {} {} {}: oneDNN has only its reference loop ('{}') for this shape", name_of(key.op),
            to_string(s), to_string(key.type), plan.implementation);
 
-  dnnl::primitive_attr pack_attr;
-  if (key.op == Op::wgrad) {
-    dnnl::post_ops sum;
-    sum.append_sum(1.f);
-    pack_attr.set_post_ops(sum);
-    plan.pack = dnnl::reorder(dnnl::reorder::primitive_desc(onednn::engine(), plan.filter, onednn::engine(), plan.user_filter, pack_attr));
-  } else {
-    plan.pack_needed = plan.filter != plan.user_filter;
-    if (plan.pack_needed)
-      plan.pack = dnnl::reorder(dnnl::reorder::primitive_desc(onednn::engine(), plan.user_filter, onednn::engine(), plan.filter, pack_attr));
+  const bool adds = key.op == Op::wgrad && key.accumulate == Accumulate::yes;
+  plan.pack_needed = adds || plan.filter != plan.user_filter;
+  if (plan.pack_needed) {
+    dnnl::primitive_attr pack_attr;
+    if (adds) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.f);
+      pack_attr.set_post_ops(sum);
+    }
+    const auto &from = key.op == Op::wgrad ? plan.filter : plan.user_filter, &to = key.op == Op::wgrad ? plan.user_filter : plan.filter;
+    plan.pack = dnnl::reorder(dnnl::reorder::primitive_desc(onednn::engine(), from, onednn::engine(), to, pack_attr));
   }
   return plan;
 }
@@ -161,7 +167,7 @@ void run(const Plan& plan, const ConvShape& shape, std::unordered_map<int, memor
 }
 
 // The filter in the plan's layout: the user's own memory when the layouts agree, else `holder`, which keeps it alive.
-const void* packed_filter(const Plan& plan, const float* w, std::shared_ptr<Storage>& holder) {
+const void* packed_filter(const Plan& plan, const void* w, std::shared_ptr<Storage>& holder) {
   if (!plan.pack_needed) return w;
   holder = Storage::allocate(int64_t(plan.filter.get_size()), Device::cpu);
   auto from = wrap(plan.user_filter, w), to = wrap(plan.filter, holder->data());
@@ -170,31 +176,68 @@ const void* packed_filter(const Plan& plan, const float* w, std::shared_ptr<Stor
   return holder->data();
 }
 
+void check_parameter_type(const ConvShape& s, const char* what, DType of, DType activations) {
+  KD_CHECK(of == DType::f32 || of == activations, "conv {}: {} is {}, the activations {}; it may be f32 or have their type", to_string(s), what, to_string(of),
+           to_string(activations));
+}
+
 }  // namespace
 
 void conv_fprop(Stream, const ConvFpropArgs& args) {
-  const Plan& plan = plan_for({args.shape, args.type, Op::fprop, args.epilogue, args.bias != nullptr});
+  const ConvShape& s = args.shape;
+  check_parameter_type(s, "w", args.w_type, args.type);
+  check_parameter_type(s, "bias", args.bias_type, args.type);
+  const Plan& plan = plan_for({.shape = s,
+                               .type = args.type,
+                               .filter_type = args.w_type,
+                               .op = Op::fprop,
+                               .accumulate = args.z ? Accumulate::yes : Accumulate::no,
+                               .bias = !args.bias                      ? Bias::none
+                                       : args.bias_type == DType::bf16 ? Bias::bf16
+                                                                       : Bias::f32,
+                               .epilogue = args.epilogue});
+  // oneDNN adds to what y holds without another pass over it. Its post-op that reads a second tensor instead is not offered by every kernel.
+  if (args.z && args.z != args.y)
+    parallel_ranges(s.n * s.p() * s.q() * s.k * size_of(args.type), [&](int64_t begin, int64_t end) {
+      std::memcpy(static_cast<std::byte*>(args.y) + begin, static_cast<const std::byte*>(args.z) + begin, size_t(end - begin));
+    });
   std::shared_ptr<Storage> holder;
   const void* filter = nullptr;
   PackedFilter* packed = args.packed;
-  if (packed && packed->data && packed->shape == args.shape && packed->type == args.type) {
+  if (packed && packed->data && packed->shape == s && packed->type == args.type) {
     filter = packed->data->data();
   } else {
     filter = packed_filter(plan, args.w, holder);
-    if (packed && holder) *packed = {holder, args.shape, args.type};
+    if (packed && holder) *packed = {holder, s, args.type};
   }
   std::unordered_map<int, memory> call{
       {DNNL_ARG_SRC, wrap(plan.x, args.x)}, {DNNL_ARG_WEIGHTS, wrap(plan.filter, filter)}, {DNNL_ARG_DST, wrap(plan.y, args.y)}};
   if (args.bias) call.insert({DNNL_ARG_BIAS, wrap(plan.bias, args.bias)});
-  run(plan, args.shape, std::move(call));
+  run(plan, s, std::move(call));
 }
 
 void conv_dgrad(Stream, const ConvDgradArgs& args) {
-  const Plan& plan = plan_for({args.shape, args.type, Op::dgrad, Epilogue::none, false});
-  std::shared_ptr<Storage> holder;
+  const ConvShape& s = args.shape;
+  check_parameter_type(s, "w", args.w_type, args.type);
+  const Plan& plan = plan_for({.shape = s, .type = args.type, .filter_type = args.w_type, .op = Op::dgrad});
+  std::shared_ptr<Storage> holder, sum;
   const void* filter = packed_filter(plan, args.w, holder);
-  run(plan, args.shape,
-      {{DNNL_ARG_DIFF_DST, wrap(plan.y, args.dy)}, {DNNL_ARG_WEIGHTS, wrap(plan.filter, filter)}, {DNNL_ARG_DIFF_SRC, wrap(plan.x, args.dx)}});
+  void* dx = args.dx;
+  const int64_t elements = s.n * s.h * s.w * s.c;
+  if (args.accumulate == Accumulate::yes) {  // oneDNN's backward has no post-ops
+    sum = Storage::allocate(elements * size_of(args.type), Device::cpu);
+    dx = sum->data();
+  }
+  run(plan, s, {{DNNL_ARG_DIFF_DST, wrap(plan.y, args.dy)}, {DNNL_ARG_WEIGHTS, wrap(plan.filter, filter)}, {DNNL_ARG_DIFF_SRC, wrap(plan.x, dx)}});
+  if (sum)
+    with_float_type(args.type, [&](auto zero) {
+      using T = decltype(zero);
+      auto* from = static_cast<const T*>(dx);
+      auto* to = static_cast<T*>(args.dx);
+      parallel_ranges(elements, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to[i] = T(float(to[i]) + float(from[i]));
+      });
+    });
 }
 
 void conv_wgrad(Stream stream, const ConvWgradArgs& args) {
@@ -210,14 +253,20 @@ void conv_wgrad(Stream stream, const ConvWgradArgs& args) {
         std::memcpy(gathered->data() + (row * s.q() + q) * pixel, from + ((row / s.p() * s.h + row % s.p() * s.stride) * s.w + q * s.stride) * pixel,
                     size_t(pixel));
     const ConvShape dense{.n = s.n, .h = s.p(), .w = s.q(), .c = s.c, .k = s.k, .r = 1, .s = 1, .stride = 1, .pad = 0};
-    return cpu::conv_wgrad(stream, ConvWgradArgs{.shape = dense, .type = args.type, .x = gathered->data(), .dy = args.dy, .dw = args.dw});
+    ConvWgradArgs same = args;
+    same.shape = dense;
+    same.x = gathered->data();
+    return cpu::conv_wgrad(stream, same);
   }
-  const Plan& plan = plan_for({args.shape, args.type, Op::wgrad, Epilogue::none, false});
-  auto scratch = Storage::allocate(int64_t(plan.filter.get_size()), Device::cpu);
-  auto dw = wrap(plan.filter, scratch->data());
-  run(plan, args.shape, {{DNNL_ARG_SRC, wrap(plan.x, args.x)}, {DNNL_ARG_DIFF_DST, wrap(plan.y, args.dy)}, {DNNL_ARG_DIFF_WEIGHTS, dw}});
-  auto sum = wrap(plan.user_filter, args.dw);
-  dnnl::reorder(plan.pack).execute(onednn::stream(), dw, sum);
+  check_parameter_type(s, "dw", args.dw_type, args.type);
+  const Plan& plan = plan_for({.shape = s, .type = args.type, .filter_type = args.dw_type, .op = Op::wgrad, .accumulate = args.accumulate});
+  std::shared_ptr<Storage> scratch;
+  if (plan.pack_needed) scratch = Storage::allocate(int64_t(plan.filter.get_size()), Device::cpu);
+  auto dw = wrap(plan.filter, scratch ? scratch->data() : args.dw);
+  run(plan, s, {{DNNL_ARG_SRC, wrap(plan.x, args.x)}, {DNNL_ARG_DIFF_DST, wrap(plan.y, args.dy)}, {DNNL_ARG_DIFF_WEIGHTS, dw}});
+  if (!plan.pack_needed) return;
+  auto user = wrap(plan.user_filter, args.dw);
+  dnnl::reorder(plan.pack).execute(onednn::stream(), dw, user);
   onednn::stream().wait();
 }
 
@@ -225,8 +274,7 @@ std::string list_plans() {
   std::lock_guard lock(plan_cache().mutex);
   std::vector<std::string> lines;
   for (auto& [key, plan] : plan_cache().plans) {
-    const char* op[] = {"fprop", "dgrad", "wgrad"};
-    lines.push_back(fmt::format("{} {} {} {}\n", op[size_t(key.op)], to_string(key.type), to_string(key.shape), plan->implementation));
+    lines.push_back(fmt::format("{} {} {} {}\n", name_of(key.op), to_string(key.type), to_string(key.shape), plan->implementation));
   }
   std::sort(lines.begin(), lines.end());
   return fmt::format("{}", fmt::join(lines, ""));
@@ -234,9 +282,20 @@ std::string list_plans() {
 
 }  // namespace cpu
 
-void conv_fprop(Stream stream, const ConvFpropArgs& args) { KD_DISPATCH(stream, conv_fprop, args); }
-void conv_dgrad(Stream stream, const ConvDgradArgs& args) { KD_DISPATCH(stream, conv_dgrad, args); }
-void conv_wgrad(Stream stream, const ConvWgradArgs& args) { KD_DISPATCH(stream, conv_wgrad, args); }
-std::string conv_plans() { return cpu::list_plans(); }
+KD_KERNEL(conv_fprop, ConvFpropArgs)
+KD_KERNEL(conv_dgrad, ConvDgradArgs)
+KD_KERNEL(conv_wgrad, ConvWgradArgs)
+
+#if defined(KD_WITH_CUDA)
+namespace cuda {
+std::string list_plans();
+}
+#endif
+std::string conv_plans([[maybe_unused]] Device device) {
+#if defined(KD_WITH_CUDA)
+  if (device == Device::cuda) return cuda::list_plans();
+#endif
+  return cpu::list_plans();
+}
 
 }  // namespace kd

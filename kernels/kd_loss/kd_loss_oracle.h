@@ -22,7 +22,7 @@ struct KdProblem {
   double alpha = 1, soft_weight = 0, tau = 1;
 };
 struct KdAnswer {
-  Row ce, kd, ds;  // [N], [N], [N,K]
+  Row ce, kd, right, agree, ds;  // [N] each; ds [N,K]
 };
 
 inline Row row_of(const Row& matrix, size_t n, size_t k) { return {matrix.begin() + std::ptrdiff_t(n * k), matrix.begin() + std::ptrdiff_t((n + 1) * k)}; }
@@ -123,6 +123,8 @@ inline std::vector<Row> log_targets(const std::vector<Row>& logits, Combine comb
   KD_FAIL("no such combine");
 }
 
+inline size_t first_largest(const Row& x) { return size_t(std::max_element(x.begin(), x.end()) - x.begin()); }
+
 inline KdAnswer kd_loss(const KdProblem& problem) {
   const double tau = problem.tau, batch = double(problem.n);
   const bool zscore = problem.standardize == Standardize::zscore;
@@ -134,11 +136,18 @@ inline KdAnswer kd_loss(const KdProblem& problem) {
     dlog[label] = -1;
     const Row dce = log_softmax_bwd(log_hard, dlog);
     answer.ce.push_back(-log_hard[label]);
+    answer.right.push_back(first_largest(s) == label);
     if (problem.teachers.empty()) {
       answer.kd.push_back(0);
+      answer.agree.push_back(0);
       for (double g : dce) answer.ds.push_back(g / batch);
       continue;
     }
+
+    Row summed(problem.k, 0.0);
+    for (const Row& t : problem.teachers)
+      for (size_t c = 0; c < problem.k; ++c) summed[c] += t[n * problem.k + c];
+    answer.agree.push_back(first_largest(s) == first_largest(summed));
 
     std::vector<Row> logits;
     for (const Row& t : problem.teachers) logits.push_back(zscore ? standardized(row_of(t, n, problem.k)) : row_of(t, n, problem.k));

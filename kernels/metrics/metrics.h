@@ -9,10 +9,12 @@
 //   energy_map     map[n,y,x] = 1/K sum_k F[n,y,x,k]^2                      (attention transfer: Zagoruyko & Komodakis 2017, arXiv 1612.03928)
 //   upsample       bilinear with half-pixel centres: source = max(0, (target + 1/2) in/out - 1/2), upper neighbour clamped to the edge;
 //                  unit scale: (M - min M) / (max M - min M + 1e-8) per image
-//   mask_counts    mask = unit-scaled upsampled map > threshold; pixels in every mask, in any mask, in each; no full-size map is kept
+//   mask_counts    mask = unit-scaled upsampled map > threshold; pixels in every mask, in any mask, in each; no full-size map is kept.
+//                  The same counts on every backend
 // shapes  logits f32 [N,C]   features f32 [N,h,w,K]   weight f32 [C,K], bias f32 [C], alpha f32 [N,C]   map f32 [N,h,w]   truth u8 [N,px,px]
-// moves   logits once, features once; one image's full-size map per thread. exp and ln bound the logit kernels, memory the maps
+// moves   logits once, features once; on the CPU one image's full-size map per thread. exp and ln bound the logit kernels, memory the maps
 // sums    double, in an order that does not depend on the number of threads
+// limits  on a GPU K <= 29000 for class_map and px <= 7000 over the number of models for full-size maps: what shared memory holds
 #pragma once
 #include "engine/base/dispatch.h"
 
@@ -43,7 +45,7 @@ struct MetricsPairArgs {
 void metrics_pair_records(Stream, const MetricsPairArgs&);
 
 struct MetricsJointCountsArgs {
-  const int32_t *a, *b;  // [N], labels in [0, C)
+  const int32_t *a, *b;  // [N], labels in [0, C). The CPU checks them; a GPU, where a check would wait, leaves out a pair that is not inside
   int64_t* counts;       // [C,C], overwritten
   int64_t n, c;
 };

@@ -5,6 +5,7 @@
 
 #include "engine/base/rng.h"
 #include "kernels/common/cases.h"
+#include "kernels/metrics/bilinear.h"
 #include "kernels/metrics/metrics.h"
 
 namespace kd::cases {
@@ -12,6 +13,21 @@ namespace {
 
 constexpr double kDouble = 1e-11;  // kernels that sum and answer in double
 constexpr double kFloat = 1e-6;    // double sums, rounded once to float
+
+// Room for n results where a kernel runs, and the results brought here.
+template <class T>
+struct Results {
+  Tensor bytes;
+  Results(int64_t n, Stream stream) : bytes(Tensor::empty({n, int64_t(sizeof(T))}, DType::u8, stream.device)) {
+    fill_bytes(bytes.raw(), stream.device, 0xa5, bytes.bytes());  // what is not written is no right answer
+  }
+  T* data() const { return static_cast<T*>(bytes.raw()); }
+  std::vector<T> read() const {
+    std::vector<T> here(static_cast<size_t>(bytes.dim(0)));
+    copy_bytes(here.data(), Device::cpu, bytes.raw(), bytes.device(), bytes.bytes());
+    return here;
+  }
+};
 
 // Rows that go wrong in a careless softmax: ties, all negative, past exp's overflow, shifted by 1e4. Multiples of 1/64 stay exact under the shift.
 Tensor designed_logits(int64_t n, int64_t c, uint32_t stream) {
@@ -45,9 +61,10 @@ std::vector<long double> softmax(const Tensor& logits, int64_t row, double tau) 
 long double plogr(long double p, long double numerator, long double denominator) { return p > 0 ? p * std::log(numerator / denominator) : 0; }
 
 std::vector<Checked> check_logits(int64_t n, int64_t c, Stream stream) {
-  const Tensor logits = designed_logits(n, c, 1);
-  std::vector<LogitRecord> got(static_cast<size_t>(n));
-  metrics_logit_records(stream, {.logits = logits.data<float>(), .out = got.data(), .n = n, .c = c});
+  const Tensor logits = designed_logits(n, c, 1), there = logits.to(stream.device);
+  const Results<LogitRecord> records(n, stream);
+  metrics_logit_records(stream, {.logits = there.data<float>(), .out = records.data(), .n = n, .c = c});
+  const auto got = records.read();
   Checked top{"top", {}, {}, 0}, confidence{"confidence", {}, {}, kDouble}, entropy{"entropy", {}, {}, kDouble}, lse{"log_sum_exp", {}, {}, kDouble},
       squares{"sum_squares", {}, {}, kDouble};
   for (int64_t i = 0; i < n; ++i) {
@@ -72,9 +89,10 @@ std::vector<Checked> check_logits(int64_t n, int64_t c, Stream stream) {
 }
 
 std::vector<Checked> check_pair(int64_t n, int64_t c, double tau, Stream stream) {
-  const Tensor a = designed_logits(n, c, 2), b = designed_logits(n, c, 3);
-  std::vector<PairRecord> got(static_cast<size_t>(n));
-  metrics_pair_records(stream, {.a = a.data<float>(), .b = b.data<float>(), .out = got.data(), .n = n, .c = c, .tau = tau});
+  const Tensor a = designed_logits(n, c, 2), b = designed_logits(n, c, 3), there_a = a.to(stream.device), there_b = b.to(stream.device);
+  const Results<PairRecord> records(n, stream);
+  metrics_pair_records(stream, {.a = there_a.data<float>(), .b = there_b.data<float>(), .out = records.data(), .n = n, .c = c, .tau = tau});
+  const auto got = records.read();
   Checked kl_ab{"kl_ab", {}, {}, kDouble}, kl_ba{"kl_ba", {}, {}, kDouble}, js{"js", {}, {}, kDouble}, tv{"tv", {}, {}, kDouble},
       hellinger{"hellinger", {}, {}, kDouble};
   for (int64_t i = 0; i < n; ++i) {
@@ -96,14 +114,16 @@ std::vector<Checked> check_pair(int64_t n, int64_t c, double tau, Stream stream)
 }
 
 std::vector<Checked> check_joint(int64_t n, int64_t c, Stream stream) {
-  const Tensor a = designed_logits(n, c, 4), b = designed_logits(n, c, 5);
+  const Tensor a = designed_logits(n, c, 4), b = designed_logits(n, c, 5), there_a = a.to(stream.device), there_b = b.to(stream.device);
   std::vector<int32_t> la, lb;
   Rng rng(0x70147, Purpose::test);
   for (int64_t i = 0; i < n; ++i) la.push_back(int32_t(rng.below(uint32_t(c)))), lb.push_back(rng.coin(0.5f) ? la.back() : int32_t(rng.below(uint32_t(c))));
-  std::vector<int64_t> counts(static_cast<size_t>(c * c), -7);
-  metrics_joint_counts(stream, {.a = la.data(), .b = lb.data(), .counts = counts.data(), .n = n, .c = c});
-  std::vector<double> joint(static_cast<size_t>(c * c), -7);
-  metrics_soft_joint(stream, {.a = a.data<float>(), .b = b.data<float>(), .joint = joint.data(), .n = n, .c = c});
+  const Tensor there_la = Tensor::of<int32_t>({n}, la).to(stream.device), there_lb = Tensor::of<int32_t>({n}, lb).to(stream.device);
+  const Results<int64_t> all_counts(c * c, stream);
+  metrics_joint_counts(stream, {.a = there_la.data<int32_t>(), .b = there_lb.data<int32_t>(), .counts = all_counts.data(), .n = n, .c = c});
+  const Results<double> joints(c * c, stream);
+  metrics_soft_joint(stream, {.a = there_a.data<float>(), .b = there_b.data<float>(), .joint = joints.data(), .n = n, .c = c});
+  const auto counts = all_counts.read();
 
   std::vector<double> want_counts;
   std::vector<long double> want_joint(static_cast<size_t>(c * c));
@@ -118,14 +138,16 @@ std::vector<Checked> check_joint(int64_t n, int64_t c, Stream stream) {
     for (size_t i = 0; i < p.size(); ++i)
       for (size_t j = 0; j < q.size(); ++j) want_joint[i * q.size() + j] += p[i] * q[j] / (long double)(n);
   }
-  return {{"counts", {counts.begin(), counts.end()}, want_counts, 0}, {"soft_joint", joint, {want_joint.begin(), want_joint.end()}, kDouble}};
+  return {{"counts", {counts.begin(), counts.end()}, want_counts, 0}, {"soft_joint", joints.read(), {want_joint.begin(), want_joint.end()}, kDouble}};
 }
 
 std::vector<Checked> check_maps(int64_t n, int64_t side, int64_t k, int64_t c, Stream stream) {
-  const Tensor f = random_tensor({n, side, side, k}, DType::f32, 1, 0.f, 2.f), weight = random_tensor({c, k}, DType::f32, 2),
-               bias = random_tensor({c}, DType::f32, 3);
-  Tensor alpha = random_tensor({n, c}, DType::f32, 4), map = Tensor::empty({n, side, side}, DType::f32), energy = map.clone();
+  const Device device = stream.device;
+  const Tensor f = random_tensor({n, side, side, k}, DType::f32, 1, 0.f, 2.f).to(device), weight = random_tensor({c, k}, DType::f32, 2).to(device),
+               bias = random_tensor({c}, DType::f32, 3).to(device), map = Tensor::empty({n, side, side}, DType::f32, device), energy = map.clone();
+  Tensor alpha = random_tensor({n, c}, DType::f32, 4);
   for (int64_t i = 1; i < alpha.elements(); i += 3) alpha.data<float>()[i] = 0;
+  alpha = alpha.to(device);
   metrics_class_map(stream, {.features = f.data<float>(),
                              .weight = weight.data<float>(),
                              .bias = bias.data<float>(),
@@ -187,6 +209,24 @@ Tensor truth_masks(int64_t n, int64_t px) {
   return t;
 }
 
+std::vector<MaskCounts> count_masks(const std::vector<Tensor>& maps, const Tensor& truth, int64_t px, double threshold, Stream stream) {
+  const int64_t n = maps[0].dim(0);
+  const Results<MaskCounts> counts(n, stream);
+  std::vector<Tensor> there;
+  for (const Tensor& map : maps) there.push_back(map.to(stream.device));
+  const Tensor there_truth = truth.to(stream.device);
+  MetricsMaskArgs args{.maps = {},
+                       .models = int(maps.size()),
+                       .truth = truth.defined() ? there_truth.data<uint8_t>() : nullptr,
+                       .out = counts.data(),
+                       .n = n,
+                       .px = px,
+                       .threshold = threshold};
+  for (size_t m = 0; m < maps.size(); ++m) args.maps[m] = {there[m].data<float>(), maps[m].dim(1), maps[m].dim(2)};
+  metrics_mask_counts(stream, args);
+  return counts.read();
+}
+
 std::vector<Checked> check_masks(const MaskProblem& p, Stream stream) {
   std::vector<Tensor> maps;
   for (int m = 0; m < p.models; ++m) {
@@ -194,15 +234,10 @@ std::vector<Checked> check_masks(const MaskProblem& p, Stream stream) {
     maps.push_back(random_tensor({p.n, side, side}, DType::f32, uint32_t(10 + m), -3.f, 5.f));
   }
   const Tensor truth = truth_masks(p.n, p.px);
-  MetricsMaskArgs args{
-      .maps = {}, .models = p.models, .truth = p.truth ? truth.data<uint8_t>() : nullptr, .out = nullptr, .n = p.n, .px = p.px, .threshold = 0.4};
-  for (size_t m = 0; m < maps.size(); ++m) args.maps[m] = {maps[m].data<float>(), maps[m].dim(1), maps[m].dim(2)};
-  std::vector<MaskCounts> got(static_cast<size_t>(p.n));
-  args.out = got.data();
-  metrics_mask_counts(stream, args);
-  Tensor raw = Tensor::empty({p.n, p.px, p.px}, DType::f32), unit = raw.clone();
+  const auto got = count_masks(maps, p.truth ? truth : Tensor(), p.px, 0.4, stream);
+  const Tensor first_map = maps[0].to(stream.device), raw = Tensor::empty({p.n, p.px, p.px}, DType::f32, stream.device), unit = raw.clone();
   for (auto [scale, out] : {std::pair{MapScale::raw, raw}, {MapScale::unit, unit}})
-    metrics_upsample(stream, {.map = maps[0].data<float>(), .out = out.data<float>(), .n = p.n, .h = p.side_a, .w = p.side_a, .px = p.px, .scale = scale});
+    metrics_upsample(stream, {.map = first_map.data<float>(), .out = out.data<float>(), .n = p.n, .h = p.side_a, .w = p.side_a, .px = p.px, .scale = scale});
 
   Checked all{"all", {}, {}, 0}, any{"any", {}, {}, 0}, area{"area", {}, {}, 0}, up{"upsampled", to_doubles(raw), {}, kFloat},
       scaled{"unit", to_doubles(unit), {}, kFloat};
@@ -232,6 +267,52 @@ std::vector<Checked> check_masks(const MaskProblem& p, Stream stream) {
   return {all, any, area, up, scaled};
 }
 
+// Thresholds that pixels equal. Whole multiples of 2^27 on a grid of eighths and a range that 1e-8 does not change make every value and the cut exact.
+std::vector<Checked> check_exact_ties(Stream stream) {
+  constexpr int64_t n = 8, side = 3, px = 12;
+  Tensor map = Tensor::empty({n, side, side}, DType::f32);
+  Rng rng(0x71e5, Purpose::test);
+  for (int64_t i = 0; i < map.elements(); ++i)
+    map.data<float>()[i] = 0x1p27f * (i % 9 == 0 ? 0.f : i % 9 == 2 ? 4.f : float(rng.below(5)));  // the extremes in corners, which are read as they are
+  Checked area{"area", {}, {}, 0}, ties{"ties", {}, {}, 0};
+  for (double threshold : {0.0, 0.25, 0.5, 0.75}) {
+    const auto got = count_masks({map}, {}, px, threshold, stream);
+    int64_t equal = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const auto values = oracle_upsample(map, i, px);
+      const double cut = threshold * 4 * 0x1p27;
+      area.got.push_back(double(got[size_t(i)].area[0]));
+      area.want.push_back(double(std::count_if(values.begin(), values.end(), [&](double v) { return v > cut; })));
+      equal += std::count(values.begin(), values.end(), cut);
+    }
+    ties.got.push_back(equal > 0), ties.want.push_back(1);  // or this tests nothing
+  }
+  return {area, ties};
+}
+
+// Thresholds a rounding away from a pixel's value: any other order of operations, or a fused one, counts differently. The CPU's counts are the measure.
+std::vector<Checked> check_same_counts(Stream stream) {
+  constexpr int64_t n = 2, side_a = 7, side_b = 5, px = 33;
+  const std::vector<Tensor> maps{random_tensor({n, side_a, side_a}, DType::f32, 20, -3.f, 5.f), random_tensor({n, side_b, side_b}, DType::f32, 21)};
+  const float* map = maps[0].data<float>();
+  auto value_at = [&](int64_t y, int64_t x) {
+    const Tap row = bilinear_tap(y, side_a, px), column = bilinear_tap(x, side_a, px);
+    auto across = [&](int64_t r) { return blend(map[r * side_a + column.low], map[r * side_a + column.high], column.weight); };
+    return blend(across(row.low), across(row.high), row.weight);
+  };
+  double min = HUGE_VAL, max = -HUGE_VAL;
+  for (int64_t at = 0; at < px * px; ++at) min = std::min(min, value_at(at / px, at % px)), max = std::max(max, value_at(at / px, at % px));
+  Checked counts{"counts", {}, {}, 0};
+  for (int64_t at = 40; at < px * px; at += 97) {
+    const double threshold = (value_at(at / px, at % px) - min) / unit_range(min, max);
+    const auto got = count_masks(maps, {}, px, threshold, stream), want = count_masks(maps, {}, px, threshold, {});
+    for (size_t i = 0; i < n; ++i)
+      for (auto [to, from] : {std::pair{&counts.got, &got[i]}, {&counts.want, &want[i]}})
+        for (int64_t count : {from->all, from->any, from->area[0], from->area[1]}) to->push_back(double(count));
+  }
+  return {counts};
+}
+
 }  // namespace
 
 void add_metrics_cases(Cases& all) {
@@ -242,81 +323,88 @@ void add_metrics_cases(Cases& all) {
     all.push_back({.name = "metrics:" + name, .check = {}, .grad = {}, .perf = std::move(make)});
   };
 
-  for (auto [n, c] : {std::pair<int64_t, int64_t>{1, 2}, {13, 3}, {61, 7}, {300, 100}, {24, 1000}}) {
-    check(fmt::format("logits:{}x{}", n, c), [=](Stream s) { return check_logits(n, c, s); });
-    for (double tau : {1.0, 3.0}) check(fmt::format("pair:{}x{}:tau{}", n, c, tau), [=](Stream s) { return check_pair(n, c, tau, s); });
+  struct Size {
+    int64_t n, c;
+  };
+  for (const Size& p : {Size{1, 2}, {13, 3}, {61, 7}, {9, 31}, {8, 32}, {7, 33}, {100, 100}, {6, 1000}}) {
+    check(fmt::format("logits:{}x{}", p.n, p.c), [=](Stream s) { return check_logits(p.n, p.c, s); });
+    for (double tau : {1.0, 3.0}) check(fmt::format("pair:{}x{}:tau{}", p.n, p.c, tau), [=](Stream s) { return check_pair(p.n, p.c, tau, s); });
   }
-  for (auto [n, c] : {std::pair<int64_t, int64_t>{1, 1}, {130, 3}, {1000, 13}})
-    check(fmt::format("joint:{}x{}", n, c), [=](Stream s) { return check_joint(n, c, s); });
+  for (const Size& p : {Size{1, 1}, {130, 3}, {57, 33}, {1030, 13}})
+    check(fmt::format("joint:{}x{}", p.n, p.c), [=](Stream s) { return check_joint(p.n, p.c, s); });
   struct MapProblem {
     int64_t n, side, k, c;
   };
-  for (const MapProblem& p : {MapProblem{1, 1, 2, 1}, {5, 3, 13, 7}, {3, 7, 512, 10}})
+  for (const MapProblem& p : {MapProblem{1, 1, 1, 1}, {5, 3, 13, 7}, {2, 2, 33, 40}, {3, 7, 512, 10}})
     check(fmt::format("maps:{}x{}x{}:k{}:c{}", p.n, p.side, p.side, p.k, p.c), [=](Stream s) { return check_maps(p.n, p.side, p.k, p.c, s); });
   for (const MaskProblem& p : {MaskProblem{3, 2, 2, 4, 1, true},
                                {5, 7, 7, 33, 2, false},
                                {3, 8, 5, 32, 3, true},
                                {2, 7, 7, 5, 2, true},
                                {1, 3, 4, 9, 2, true},
-                               {3, 4, 4, 17, 3, false}})
+                               {3, 4, 4, 17, 3, false},
+                               {2, 3, 3, 1, 2, true},
+                               {1, 2, 3, 65, 2, true}})
     check(fmt::format("masks:{}x{}+{}:px{}:models{}{}", p.n, p.side_a, p.side_b, p.px, p.models, p.truth ? ":truth" : ""),
           [=](Stream s) { return check_masks(p, s); });
+  check("masks:ties", check_exact_ties);
+  check("masks:as_on_the_cpu", check_same_counts);
 
   // The sizes of one evaluation: 10000 test images, 100 classes; one batch of 7x7 maps at 224 px.
   perf("logits:10000x100", [](Stream s) {
-    auto logits = std::make_shared<Tensor>(designed_logits(10000, 100, 1));
-    auto out = std::make_shared<std::vector<LogitRecord>>(10000);
-    return Work{.run = [=] { metrics_logit_records(s, {.logits = logits->data<float>(), .out = out->data(), .n = 10000, .c = 100}); },
-                .bytes = double(logits->bytes()),
+    const Tensor logits = designed_logits(10000, 100, 1).to(s.device);
+    const Results<LogitRecord> out(10000, s);
+    return Work{.run = [=] { metrics_logit_records(s, {.logits = logits.data<float>(), .out = out.data(), .n = 10000, .c = 100}); },
+                .bytes = double(logits.bytes()),
                 .flops = 0};
   });
   perf("pair:10000x100", [](Stream s) {
-    auto a = std::make_shared<Tensor>(designed_logits(10000, 100, 1)), b = std::make_shared<Tensor>(designed_logits(10000, 100, 2));
-    auto out = std::make_shared<std::vector<PairRecord>>(10000);
-    return Work{.run = [=] { metrics_pair_records(s, {.a = a->data<float>(), .b = b->data<float>(), .out = out->data(), .n = 10000, .c = 100}); },
-                .bytes = 2.0 * double(a->bytes()),
+    const Tensor a = designed_logits(10000, 100, 1).to(s.device), b = designed_logits(10000, 100, 2).to(s.device);
+    const Results<PairRecord> out(10000, s);
+    return Work{.run = [=] { metrics_pair_records(s, {.a = a.data<float>(), .b = b.data<float>(), .out = out.data(), .n = 10000, .c = 100}); },
+                .bytes = 2.0 * double(a.bytes()),
                 .flops = 0};
   });
   perf("soft_joint:10000x100", [](Stream s) {
-    auto a = std::make_shared<Tensor>(designed_logits(10000, 100, 1)), b = std::make_shared<Tensor>(designed_logits(10000, 100, 2));
-    auto out = std::make_shared<std::vector<double>>(10000);
-    return Work{.run = [=] { metrics_soft_joint(s, {.a = a->data<float>(), .b = b->data<float>(), .joint = out->data(), .n = 10000, .c = 100}); },
-                .bytes = 2.0 * double(a->bytes()),
+    const Tensor a = designed_logits(10000, 100, 1).to(s.device), b = designed_logits(10000, 100, 2).to(s.device);
+    const Results<double> out(10000, s);
+    return Work{.run = [=] { metrics_soft_joint(s, {.a = a.data<float>(), .b = b.data<float>(), .joint = out.data(), .n = 10000, .c = 100}); },
+                .bytes = 2.0 * double(a.bytes()),
                 .flops = 2e8};
   });
   perf("class_map:128x7x7:k512:c100", [](Stream s) {
-    auto f = std::make_shared<Tensor>(random_tensor({128, 7, 7, 512}, DType::f32, 1, 0.f, 2.f)),
-         weight = std::make_shared<Tensor>(random_tensor({100, 512}, DType::f32, 2));
-    auto bias = std::make_shared<Tensor>(random_tensor({100}, DType::f32, 3)), alpha = std::make_shared<Tensor>(Tensor::zeros({128, 100}, DType::f32));
-    auto map = std::make_shared<Tensor>(Tensor::empty({128, 7, 7}, DType::f32));
-    for (int64_t i = 0; i < 128; ++i) alpha->data<float>()[i * 100 + i % 100] = 1;
+    const Tensor f = random_tensor({128, 7, 7, 512}, DType::f32, 1, 0.f, 2.f).to(s.device), weight = random_tensor({100, 512}, DType::f32, 2).to(s.device),
+                 bias = random_tensor({100}, DType::f32, 3).to(s.device), map = Tensor::empty({128, 7, 7}, DType::f32, s.device);
+    Tensor alpha = Tensor::zeros({128, 100}, DType::f32);
+    for (int64_t i = 0; i < 128; ++i) alpha.data<float>()[i * 100 + i % 100] = 1;
+    alpha = alpha.to(s.device);
     return Work{.run =
                     [=] {
-                      metrics_class_map(s, {.features = f->data<float>(),
-                                            .weight = weight->data<float>(),
-                                            .bias = bias->data<float>(),
-                                            .alpha = alpha->data<float>(),
-                                            .map = map->data<float>(),
+                      metrics_class_map(s, {.features = f.data<float>(),
+                                            .weight = weight.data<float>(),
+                                            .bias = bias.data<float>(),
+                                            .alpha = alpha.data<float>(),
+                                            .map = map.data<float>(),
                                             .n = 128,
                                             .h = 7,
                                             .w = 7,
                                             .k = 512,
                                             .c = 100});
                     },
-                .bytes = double(f->bytes() + map->bytes()),
-                .flops = 2.0 * double(f->elements())};
+                .bytes = double(f.bytes() + map.bytes()),
+                .flops = 2.0 * double(f.elements())};
   });
   perf("masks:128x7+7:px224", [](Stream s) {
-    auto a = std::make_shared<Tensor>(random_tensor({128, 7, 7}, DType::f32, 1)), b = std::make_shared<Tensor>(random_tensor({128, 7, 7}, DType::f32, 2));
-    auto out = std::make_shared<std::vector<MaskCounts>>(128);
-    return Work{
-        .run =
-            [=] {
-              metrics_mask_counts(
-                  s, {.maps = {{a->data<float>(), 7, 7}, {b->data<float>(), 7, 7}}, .models = 2, .out = out->data(), .n = 128, .px = 224, .threshold = 0.4});
-            },
-        .bytes = double(a->bytes() + b->bytes()),
-        .flops = 2.0 * 128 * 224 * 224 * 6};
+    const Tensor a = random_tensor({128, 7, 7}, DType::f32, 1).to(s.device), b = random_tensor({128, 7, 7}, DType::f32, 2).to(s.device);
+    const Results<MaskCounts> out(128, s);
+    return Work{.run =
+                    [=] {
+                      metrics_mask_counts(
+                          s,
+                          {.maps = {{a.data<float>(), 7, 7}, {b.data<float>(), 7, 7}}, .models = 2, .out = out.data(), .n = 128, .px = 224, .threshold = 0.4});
+                    },
+                .bytes = double(a.bytes() + b.bytes()),
+                .flops = 2.0 * 128 * 224 * 224 * 6};
   });
 }
 

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "kernels/common/parallel.h"
+#include "kernels/metrics/bilinear.h"
 #include "kernels/metrics/metrics.h"
 
 namespace kd {
@@ -69,18 +70,9 @@ PairRecord pair_record(const float* a, const float* b, int64_t c, double tau) {
   return {std::max(0.0, kl_ab), std::max(0.0, kl_ba), std::max(0.0, 0.5 * js), 0.5 * tv, std::sqrt(0.5 * squares)};
 }
 
-// Where a target row or column reads: value = (1 - weight) in[low] + weight in[high].
-struct Tap {
-  int64_t low, high;
-  double weight;
-};
 std::vector<Tap> bilinear_taps(int64_t in, int64_t out) {
-  std::vector<Tap> taps(static_cast<size_t>(out));
-  for (int64_t i = 0; i < out; ++i) {
-    double source = std::max(0.0, (double(i) + 0.5) * double(in) / double(out) - 0.5);
-    int64_t low = std::min(int64_t(source), in - 1);
-    taps[size_t(i)] = {low, std::min(low + 1, in - 1), source - double(low)};
-  }
+  std::vector<Tap> taps;
+  for (int64_t i = 0; i < out; ++i) taps.push_back(bilinear_tap(i, in, out));
   return taps;
 }
 
@@ -102,7 +94,7 @@ class Upsampler {
     for (int64_t y = 0; y < h_; ++y) {
       const float* in = map + y * w_;
       double* wide = &wide_[size_t(y * px_)];
-      for (const Tap& t : columns_) *wide++ = (1 - t.weight) * in[t.low] + t.weight * in[t.high];
+      for (const Tap& t : columns_) *wide++ = blend(in[t.low], in[t.high], t.weight);
     }
     // Extremes per column: a running minimum over one row would not vectorise.
     std::fill(low_.begin(), low_.end(), HUGE_VAL);
@@ -113,24 +105,24 @@ class Upsampler {
       const double *above = &wide_[size_t(t.low * px_)], *below = &wide_[size_t(t.high * px_)];
       double* out = &out_[size_t(y * px_)];
       for (int64_t x = 0; x < px_; ++x) {
-        double v = (1 - t.weight) * above[x] + t.weight * below[x];
+        double v = blend(above[x], below[x], t.weight);
         out[x] = v;
         low[x] = v < low[x] ? v : low[x];
         high[x] = v > high[x] ? v : high[x];
       }
     }
     min_ = *std::min_element(low_.begin(), low_.end());
-    range_ = *std::max_element(high_.begin(), high_.end()) - min_ + 1e-8;
+    max_ = *std::max_element(high_.begin(), high_.end());
   }
   const std::vector<double>& values() const { return out_; }
   double min() const { return min_; }
-  double range() const { return range_; }  // max - min + 1e-8
+  double max() const { return max_; }
 
  private:
   int64_t h_, w_, px_;
   std::vector<Tap> rows_, columns_;
   std::vector<double> wide_, out_, low_, high_;
-  double min_ = 0, range_ = 0;
+  double min_ = 0, max_ = 0;
 };
 
 }  // namespace
@@ -223,7 +215,7 @@ void metrics_upsample(Stream, const MetricsUpsampleArgs& args) {
     Upsampler up(args.h, args.w, args.px);
     for (int64_t n = begin; n < end; ++n) {
       up.run(args.map + n * args.h * args.w);
-      const double shift = args.scale == MapScale::unit ? up.min() : 0, divisor = args.scale == MapScale::unit ? up.range() : 1;
+      const double shift = args.scale == MapScale::unit ? up.min() : 0, divisor = args.scale == MapScale::unit ? unit_range(up.min(), up.max()) : 1;
       for (int64_t i = 0; i < pixels; ++i) args.out[n * pixels + i] = float((up.values()[size_t(i)] - shift) / divisor);
     }
   });
@@ -257,7 +249,7 @@ void metrics_mask_counts(Stream, const MetricsMaskArgs& args) {
         finite = finite && std::all_of(map, map + h * w, [](float v) { return std::isfinite(v); });
         Upsampler& up = upsamplers[size_t(m)];
         up.run(map);
-        const double *value = up.values().data(), cut = up.min() + args.threshold * up.range();
+        const double *value = up.values().data(), cut = mask_cut(up.min(), up.max(), args.threshold);
         mark(m, [=](int64_t i) { return value[i] > cut; });
       }
       if (args.truth) mark(args.models, [inside = args.truth + n * pixels](int64_t i) { return inside[i] != 0; });
@@ -270,13 +262,13 @@ void metrics_mask_counts(Stream, const MetricsMaskArgs& args) {
 
 }  // namespace cpu
 
-void metrics_logit_records(Stream stream, const MetricsLogitArgs& args) { KD_DISPATCH(stream, metrics_logit_records, args); }
-void metrics_pair_records(Stream stream, const MetricsPairArgs& args) { KD_DISPATCH(stream, metrics_pair_records, args); }
-void metrics_joint_counts(Stream stream, const MetricsJointCountsArgs& args) { KD_DISPATCH(stream, metrics_joint_counts, args); }
-void metrics_soft_joint(Stream stream, const MetricsSoftJointArgs& args) { KD_DISPATCH(stream, metrics_soft_joint, args); }
-void metrics_class_map(Stream stream, const MetricsClassMapArgs& args) { KD_DISPATCH(stream, metrics_class_map, args); }
-void metrics_energy_map(Stream stream, const MetricsEnergyMapArgs& args) { KD_DISPATCH(stream, metrics_energy_map, args); }
-void metrics_upsample(Stream stream, const MetricsUpsampleArgs& args) { KD_DISPATCH(stream, metrics_upsample, args); }
-void metrics_mask_counts(Stream stream, const MetricsMaskArgs& args) { KD_DISPATCH(stream, metrics_mask_counts, args); }
+KD_KERNEL(metrics_logit_records, MetricsLogitArgs)
+KD_KERNEL(metrics_pair_records, MetricsPairArgs)
+KD_KERNEL(metrics_joint_counts, MetricsJointCountsArgs)
+KD_KERNEL(metrics_soft_joint, MetricsSoftJointArgs)
+KD_KERNEL(metrics_class_map, MetricsClassMapArgs)
+KD_KERNEL(metrics_energy_map, MetricsEnergyMapArgs)
+KD_KERNEL(metrics_upsample, MetricsUpsampleArgs)
+KD_KERNEL(metrics_mask_counts, MetricsMaskArgs)
 
 }  // namespace kd

@@ -1,6 +1,6 @@
 // pointwise: element-by-element passes that no larger kernel absorbs.
 //   add   out = a + b            out may be a or b
-//   scale out = factor * a       out may be a
+//   scale out = factor * *by * a  out may be a
 //   cast  out = type conversion  f32 <-> bf16, round to nearest even
 // shapes  n elements, dense      moves  add 3n, scale 2n, cast 2n elements: bandwidth-bound
 #pragma once
@@ -21,7 +21,8 @@ struct PointwiseScaleArgs {
   void* out;
   int64_t n;
   float factor;
-  DType type;  // f32 | bf16
+  const float* by = nullptr;  // one more factor, on the stream's device; null: 1
+  DType type;                 // f32 | bf16
 };
 void pointwise_scale(Stream, const PointwiseScaleArgs&);
 

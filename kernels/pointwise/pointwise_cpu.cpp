@@ -20,8 +20,9 @@ void pointwise_scale(Stream, const PointwiseScaleArgs& args) {
     using T = decltype(zero);
     auto* a = static_cast<const T*>(args.a);
     auto* out = static_cast<T*>(args.out);
+    const float factor = args.by ? args.factor * *args.by : args.factor;
     parallel_ranges(args.n, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) out[i] = T(float(a[i]) * args.factor);
+      for (int64_t i = begin; i < end; ++i) out[i] = T(float(a[i]) * factor);
     });
   });
 }
@@ -42,8 +43,8 @@ void pointwise_cast(Stream, const PointwiseCastArgs& args) {
 
 }  // namespace cpu
 
-void pointwise_add(Stream stream, const PointwiseAddArgs& args) { KD_DISPATCH(stream, pointwise_add, args); }
-void pointwise_scale(Stream stream, const PointwiseScaleArgs& args) { KD_DISPATCH(stream, pointwise_scale, args); }
-void pointwise_cast(Stream stream, const PointwiseCastArgs& args) { KD_DISPATCH(stream, pointwise_cast, args); }
+KD_KERNEL(pointwise_add, PointwiseAddArgs)
+KD_KERNEL(pointwise_scale, PointwiseScaleArgs)
+KD_KERNEL(pointwise_cast, PointwiseCastArgs)
 
 }  // namespace kd

@@ -16,26 +16,27 @@ void max_pool_fwd(Stream, const MaxPoolFwdArgs& args) {
     parallel_for(s.n * s.p(), [&](int64_t row) {
       const int64_t n = row / s.p(), p = row % s.p(), c = s.c;
       std::vector<float> best(static_cast<size_t>(c));
-      std::vector<uint8_t> where(static_cast<size_t>(c));
+      std::vector<int> where(static_cast<size_t>(c));  // as wide as a float, for the vectorizer
       for (int64_t q = 0; q < s.q(); ++q) {
         std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
-        std::fill(where.begin(), where.end(), uint8_t(0));
+        // The first place inside the image: nothing beats -inf where all of the window is -inf.
+        std::fill(where.begin(), where.end(), int(std::max<int64_t>(0, s.pad - p * s.stride) * s.window + std::max<int64_t>(0, s.pad - q * s.stride)));
         for (int64_t r = 0; r < s.window; ++r)
           for (int64_t t = 0; t < s.window; ++t) {
             int64_t h = p * s.stride + r - s.pad, w = q * s.stride + t - s.pad;
             if (h < 0 || h >= s.h || w < 0 || w >= s.w) continue;
             const T* from = x + ((n * s.h + h) * s.w + w) * c;
-            const auto place = uint8_t(r * s.window + t);
+            const int place = int(r * s.window + t);
             for (int64_t i = 0; i < c; ++i) {
               float v = float(from[i]);
-              bool wins = !(v <= best[size_t(i)]);  // a NaN wins, so that it is seen
+              bool wins = (v > best[size_t(i)]) | (v != v);  // a NaN wins and stays, so that it is seen
               best[size_t(i)] = wins ? v : best[size_t(i)];
               where[size_t(i)] = wins ? place : where[size_t(i)];
             }
           }
         const int64_t at = (row * s.q() + q) * c;
         for (int64_t i = 0; i < c; ++i) y[at + i] = T(best[size_t(i)]);
-        if (args.arg) std::copy(where.begin(), where.end(), args.arg + at);
+        if (args.arg) std::transform(where.begin(), where.end(), args.arg + at, [](int place) { return uint8_t(place); });
       }
     });
   });
@@ -47,6 +48,7 @@ void max_pool_bwd(Stream, const MaxPoolBwdArgs& args) {
     const PoolShape& s = args.shape;
     auto* dy = static_cast<const T*>(args.dy);
     auto* dx = static_cast<T*>(args.dx);
+    const uint8_t* arg = args.arg;
     // Gathering: each input row looks at the windows that cover it, so rows are independent and every sum has one order.
     parallel_for(s.n * s.h, [&](int64_t row) {
       const int64_t n = row / s.h, h = row % s.h, c = s.c;
@@ -61,7 +63,10 @@ void max_pool_bwd(Stream, const MaxPoolBwdArgs& args) {
             if (p >= s.p() || q >= s.q()) continue;
             const int64_t at = ((n * s.p() + p) * s.q() + q) * c;
             const auto place = uint8_t(r * s.window + t);
-            for (int64_t i = 0; i < c; ++i) sum[size_t(i)] += args.arg[at + i] == place ? float(dy[at + i]) : 0.f;
+            for (int64_t i = 0; i < c; ++i) {
+              const float g = float(dy[at + i]);  // read in any case: a load under a condition is not vectorized
+              sum[size_t(i)] += arg[at + i] == place ? g : 0.f;
+            }
           }
         for (int64_t i = 0; i < c; ++i) dx[(row * s.w + w) * c + i] = T(sum[size_t(i)]);
       }
@@ -97,9 +102,9 @@ void global_avg_pool_bwd(Stream, const GlobalAvgPoolArgs& args) {
 
 }  // namespace cpu
 
-void max_pool_fwd(Stream stream, const MaxPoolFwdArgs& args) { KD_DISPATCH(stream, max_pool_fwd, args); }
-void max_pool_bwd(Stream stream, const MaxPoolBwdArgs& args) { KD_DISPATCH(stream, max_pool_bwd, args); }
-void global_avg_pool_fwd(Stream stream, const GlobalAvgPoolArgs& args) { KD_DISPATCH(stream, global_avg_pool_fwd, args); }
-void global_avg_pool_bwd(Stream stream, const GlobalAvgPoolArgs& args) { KD_DISPATCH(stream, global_avg_pool_bwd, args); }
+KD_KERNEL(max_pool_fwd, MaxPoolFwdArgs)
+KD_KERNEL(max_pool_bwd, MaxPoolBwdArgs)
+KD_KERNEL(global_avg_pool_fwd, GlobalAvgPoolArgs)
+KD_KERNEL(global_avg_pool_bwd, GlobalAvgPoolArgs)
 
 }  // namespace kd

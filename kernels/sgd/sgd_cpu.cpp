@@ -5,13 +5,21 @@ namespace kd {
 namespace cpu {
 
 void sgd_step(Stream, const SgdArgs& args) {
+  const float lr = *args.lr, momentum = args.momentum, decay = args.weight_decay;
+  const auto update = [=](float& w, float& v, float g) {
+    const float step = momentum * v + (g + decay * w);
+    v = step;
+    w -= lr * step;
+  };
   parallel_ranges(args.n, [&](int64_t begin, int64_t end) {
     float *w = args.w, *g = args.g, *v = args.v;
-    const float lr = args.lr, momentum = args.momentum, decay = args.weight_decay;
-    for (int64_t i = begin; i < end; ++i) {
-      float step = momentum * v[i] + (g[i] + decay * w[i]);
-      v[i] = step;
-      w[i] -= lr * step;
+    int64_t i = begin;
+    for (const int64_t end16 = std::min(end, args.n16); i < end16; ++i) {
+      update(w[i], v[i], float(args.g16[i]));
+      args.w16[i] = bf16(w[i]);
+    }
+    for (; i < end; ++i) {
+      update(w[i], v[i], g[i]);
       g[i] = 0.f;
     }
   });
@@ -19,6 +27,6 @@ void sgd_step(Stream, const SgdArgs& args) {
 
 }  // namespace cpu
 
-void sgd_step(Stream stream, const SgdArgs& args) { KD_DISPATCH(stream, sgd_step, args); }
+KD_KERNEL(sgd_step, SgdArgs)
 
 }  // namespace kd

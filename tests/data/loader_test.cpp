@@ -28,7 +28,8 @@ std::vector<int64_t> ascending(int64_t n) {
   return values;
 }
 
-bool same_bits(const Tensor& a, const Tensor& b) {
+bool same_bits(const Tensor& on_a, const Tensor& on_b) {
+  const Tensor a = on_a.to(Device::cpu), b = on_b.to(Device::cpu);
   return a.bytes() > 0 && a.shape() == b.shape() && a.dtype() == b.dtype() && std::memcmp(a.raw(), b.raw(), size_t(a.bytes())) == 0;
 }
 
@@ -135,6 +136,68 @@ TEST(Loader, KeptBatchesAreNotOverwrittenAndDroppedOnesAreReused) {
   const void* block = batch.images.raw();
   ASSERT_TRUE(loader.next(batch));
   EXPECT_EQ(batch.images.raw(), block);
+}
+
+std::vector<Device> devices() {
+  std::vector<Device> all{Device::cpu, Device::emulated};
+  if (is_available(Device::cuda)) all.push_back(Device::cuda);
+  return all;
+}
+
+TEST(Loader, EveryDeviceMakesTheSameBatches) {
+  const Dataset set = make_shapes(20, 0, true);
+  for (int64_t channels : {3, 8}) {
+    LoaderConfig config{.batch = 8, .view = View::strong, .augment = augment(), .type = DType::bf16, .channels = channels, .order = Order::shuffled};
+    Loader reference(set, config);
+    for (Device device : devices()) {
+      config.device = device;
+      Loader loader(set, config);
+      for (uint32_t epoch : {0, 1}) {
+        reference.start(epoch);
+        loader.start(epoch);
+        for (Batch want, got; reference.next(want);) {
+          ASSERT_TRUE(loader.next(got));
+          EXPECT_EQ(got.indices, want.indices);
+          EXPECT_EQ(got.images.device(), device);
+          EXPECT_EQ(got.images.shape(), Shape({got.size(), 32, 32, channels}));
+          EXPECT_TRUE(same_bits(got.images, want.images)) << to_string(device);
+          EXPECT_TRUE(same_bits(got.labels, want.labels)) << to_string(device);
+        }
+        Batch none;
+        EXPECT_FALSE(loader.next(none));
+      }
+    }
+  }
+}
+
+TEST(Loader, DrawAndMakeAreNext) {
+  const Dataset set = make_shapes(22, 0, true);
+  for (Device device : devices()) {
+    const LoaderConfig config{.batch = 8, .view = View::weak, .augment = augment(), .channels = 4, .order = Order::shuffled, .device = device};
+    Loader whole(set, config), halves(set, config);
+    whole.start(3);
+    halves.start(3);
+    std::vector<std::byte> host(size_t(halves.input_bytes()));
+    const Tensor inputs = Tensor::empty({halves.input_bytes()}, DType::u8, device);
+    std::vector<int64_t> sizes;
+    for (Batch want; whole.next(want);) {
+      const int64_t n = halves.draw(host.data());
+      ASSERT_EQ(n, want.size());
+      EXPECT_EQ(halves.last_indices(), want.indices);
+      copy_bytes(inputs.raw(), device, host.data(), Device::cpu, inputs.bytes());
+      const Tensor images = Tensor::empty(want.images.shape(), DType::f32, device), labels = Tensor::empty({n}, DType::i32, device);
+      halves.make(static_cast<const std::byte*>(inputs.raw()), n, images, labels);
+      EXPECT_TRUE(same_bits(images, want.images)) << to_string(device);
+      EXPECT_TRUE(same_bits(labels, want.labels)) << to_string(device);
+      sizes.push_back(n);
+    }
+    EXPECT_EQ(sizes, (std::vector<int64_t>{8, 8, 6}));
+    EXPECT_EQ(halves.draw(host.data()), 0);
+    EXPECT_TRUE(halves.last_indices().empty());
+    EXPECT_THROW(
+        halves.make(static_cast<const std::byte*>(inputs.raw()), 8, Tensor::empty({7, 32, 32, 4}, DType::f32, device), Tensor::empty({8}, DType::i32, device)),
+        Error);
+  }
 }
 
 TEST(Loader, SaysWhatIsWrong) {

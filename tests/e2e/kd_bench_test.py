@@ -129,6 +129,20 @@ class Runs(Temporary):
                          "model.width=0.25")
         self.assertGreater(json.loads((run / "summary.json").read_text())["test_top1_last"], 20.0, "chance is 10, and its spread over 500 images 1.3")
 
+    def test_emulated_device_runs_the_whole_path(self):
+        """The CUDA kernels on the CPU: teacher, student, evaluation; the same seed on the CPU ends close by, and a run does not change its device."""
+        tiny = ["data.train_size=48", "data.test_size=24", "optim.batch=16", "optim.epochs=1", "data.holdout=0"]
+        teacher = self.train("emulated", *tiny, "name=T1w", "--device", "emulated")
+        student = self.train("emulated", *tiny, "name=T1w_Sw", f"teachers=[{teacher}]", "--device", "emulated", verb="distill")
+        kd_bench("eval", "--quiet", "--device", "emulated", student)
+        self.assertEqual(json.loads((student / "summary.json").read_text())["device"], "emulated")
+        cpu = self.train("cpu", *tiny, "name=T1w")
+        self.assertAlmostEqual(epochs(teacher)[0]["loss"], epochs(cpu)[0]["loss"], delta=2e-3)
+        (teacher / "DONE").unlink()
+        result = kd_bench("train", "--quiet", "--out", self.dir / "emulated", *SMALL, *tiny, "name=T1w", "--device", "cpu", check=False)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("was trained on 'emulated' so far and would go on on 'cpu'; give --device emulated", result.stderr)
+
     def test_enlarged_views_and_bf16(self):
         """The paper's geometry (224 px, ImageNet stem) and bf16 where the CPU has it: finite, and not the same numbers as fp32."""
         precisions = ["fp32"] + (["bf16"] if "fp32, bf16" in kd_bench("doctor").stdout else [])

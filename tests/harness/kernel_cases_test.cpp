@@ -2,6 +2,8 @@
 //   Check.<case>    the kernel's outputs against the oracle
 //   Grad.<case>     the backward kernel against central differences of the oracle's forward
 //   Bitwise.<case>  check run twice: the same bits both times
+//   Emulated.<case> the CUDA kernel, run thread by thread on the CPU, against the oracle; then in three other orders of its threads: the same bits
+//   Cuda.<case>     the same on a GPU, run twice; only where there is one, and KD_REQUIRE_CUDA=1 makes its absence a failure
 // Case names hold ':', which separates patterns in --gtest_filter; write '?' instead: --gtest_filter='Check.conv?f32*'.
 // The Harness tests at the top test the tester: each feeds it something wrong and expects a complaint.
 #include <gtest/gtest.h>
@@ -14,11 +16,12 @@
 #include <set>
 
 #include "kernels/common/cases.h"
+#include "simt/simt.h"
 
 namespace kd::cases {
 namespace {
 
-const char* const kFamilies[] = {"conv", "batchnorm", "pool", "gemm", "pointwise", "kd_loss", "metrics", "augment", "sgd"};
+const char* const kFamilies[] = {"conv", "batchnorm", "pool", "gemm", "pointwise", "kd_loss", "metrics", "augment", "sgd", "stem"};
 
 std::string family_of(const std::string& case_name) { return case_name.substr(0, case_name.find(':')); }
 
@@ -93,26 +96,55 @@ std::vector<std::string> bit_differences(const std::string& case_name, const std
   return wrong;
 }
 
-enum class Mode { check, grad, bitwise };
-const char* suite_name(Mode mode) { return mode == Mode::check ? "Check" : mode == Mode::grad ? "Grad" : "Bitwise"; }
+enum class Mode { check, grad, bitwise, emulated, cuda };
+const char* suite_name(Mode mode) {
+  constexpr const char* kNames[] = {"Check", "Grad", "Bitwise", "Emulated", "Cuda"};
+  return kNames[size_t(mode)];
+}
 
 class CaseTest : public testing::Test {
  public:
   CaseTest(Mode mode, const Case& problem) : mode_(mode), problem_(problem) {}
   void TestBody() override {
-    Stream stream;
-    std::string test = fmt::format("{}.{}", suite_name(mode_), problem_.name);
-    std::vector<std::string> wrong = mode_ == Mode::check  ? complaints(test, problem_.name, problem_.check(stream), ledger())
-                                     : mode_ == Mode::grad ? complaints(test, problem_.name, problem_.grad(stream), ledger())
-                                                           : bit_differences(problem_.name, problem_.check(stream), problem_.check(stream));
+    const std::string test = fmt::format("{}.{}", suite_name(mode_), problem_.name);
+    const std::vector<std::string> wrong = run(test);
     for (const std::string& line : wrong) ADD_FAILURE() << line;
     if (!wrong.empty()) {
-      std::replace(test.begin(), test.end(), ':', '?');
-      ADD_FAILURE() << "again: test_kernels --gtest_filter='" << test << "'";
+      std::string filter = test;
+      std::replace(filter.begin(), filter.end(), ':', '?');
+      ADD_FAILURE() << "again: test_kernels --gtest_filter='" << filter << "'";
     }
   }
 
  private:
+  std::vector<std::string> run(const std::string& test) const {
+    const std::string& name = problem_.name;
+    switch (mode_) {
+      case Mode::check: return complaints(test, name, problem_.check({}), ledger());
+      case Mode::grad: return complaints(test, name, problem_.grad({}), ledger());
+      case Mode::bitwise: return bit_differences(name, problem_.check({}), problem_.check({}));
+      case Mode::emulated: {
+        const Stream stream = current_stream(Device::emulated);
+        release_cached_memory(Device::emulated);  // every launch opens and closes all of it: what no case needs any more only costs
+        const auto first = problem_.check(stream);
+        std::vector<std::string> wrong = complaints(test, name, first, ledger());
+        for (int schedule : {1, 2, 3}) {
+          simt::ScheduleScope scope(schedule);
+          for (const std::string& line : bit_differences(name, first, problem_.check(stream))) wrong.push_back(fmt::format("schedule {}: {}", schedule, line));
+        }
+        return wrong;
+      }
+      case Mode::cuda: {
+        const Stream stream = current_stream(Device::cuda);
+        const auto first = problem_.check(stream);
+        std::vector<std::string> wrong = complaints(test, name, first, ledger());
+        for (std::string& line : bit_differences(name, first, problem_.check(stream))) wrong.push_back(std::move(line));
+        return wrong;
+      }
+    }
+    return {"no such mode"};
+  }
+
   Mode mode_;
   Case problem_;
 };
@@ -122,8 +154,11 @@ void register_cases(const Cases& all) {
     auto add = [&](Mode mode) {
       testing::RegisterTest(suite_name(mode), problem.name.c_str(), nullptr, nullptr, __FILE__, __LINE__, [=] { return new CaseTest(mode, problem); });
     };
-    if (problem.check) add(Mode::check), add(Mode::bitwise);
-    if (problem.grad) add(Mode::grad);
+    const bool on_cpu = runs_on(problem, Device::cpu);
+    if (problem.check && on_cpu) add(Mode::check), add(Mode::bitwise);
+    if (problem.grad && on_cpu) add(Mode::grad);
+    if (problem.check && runs_on(problem, Device::emulated)) add(Mode::emulated);
+    if (problem.check && is_available(Device::cuda) && runs_on(problem, Device::cuda)) add(Mode::cuda);
   }
 }
 
@@ -262,6 +297,10 @@ TEST(Harness, GradientCheckProbesTheWholeInput) {
 int main(int argc, char** argv) {
   kd::poison_new_blocks(true);  // what a kernel does not write is NaN, not the last run's answer
   testing::InitGoogleTest(&argc, argv);
+  if (const char* wanted = std::getenv("KD_REQUIRE_CUDA"); wanted && std::string(wanted) == "1" && !kd::is_available(kd::Device::cuda)) {
+    fmt::print(stderr, "KD_REQUIRE_CUDA=1 and there is no GPU\n");
+    return 1;
+  }
   try {
     kd::cases::register_cases(kd::cases::all_cases());
   } catch (const std::exception& e) {

@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "engine/base/rng.h"
+#include "kernels/metrics/metrics.h"
 
 namespace kd {
 namespace {
@@ -501,6 +502,127 @@ TEST(Errors, Attention) {
   expect_error([&] { truth_iou(two, Tensor::zeros({3, 4, 4}, DType::u8)); }, {"[2,2,2]", "[3,4,4]"});
   expect_error([&] { mask_iou({&two, 1}, 4); }, {"1 models"});
 }
+
+// Devices: what is checked above on the CPU, a GPU says too.
+
+class OnDevice : public testing::TestWithParam<Device> {
+ protected:
+  LogitSet there(const LogitSet& set) const { return {set.name, set.logits.to(GetParam())}; }
+  CamSource there(const CamSource& s) const {
+    const Device d = GetParam();
+    return {s.name, s.features.to(d), s.fc_weight.to(d), s.fc_bias.to(d), s.logits.to(d)};
+  }
+  static std::vector<double> values(const Tensor& anywhere) {
+    const Tensor t = anywhere.to(Device::cpu);
+    return {t.data<float>(), t.data<float>() + t.elements()};
+  }
+  static void expect_same(const std::vector<double>& got, const std::vector<double>& want, double tolerance) {
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_CLOSE(got[i], want[i], tolerance * std::max(1.0, std::fabs(want[i]))) << "value " << i;
+  }
+};
+
+TEST_P(OnDevice, NumbersOfModels) {
+  auto all_numbers = [](const PairMetrics& m) {
+    return std::vector<double>{m.agreement,
+                               m.kappa,
+                               m.kl_ab,
+                               m.kl_ba,
+                               m.js,
+                               m.tv,
+                               m.hellinger,
+                               m.kl_ab_t3,
+                               m.kl_ba_t3,
+                               m.js_t3,
+                               m.mi_soft,
+                               m.mi_plugin,
+                               m.mi_adjusted,
+                               m.mi_normalized,
+                               m.agreement_when_a_errs,
+                               m.top5_overlap,
+                               m.wasserstein_confidence,
+                               m.kl_code};
+  };
+  auto of_model = [](const ModelMetrics& m) { return std::vector<double>{m.top1, m.top5, m.nll, m.brier, m.entropy, m.ece, m.mce, m.mean_confidence}; };
+  const LogitSet huge{"H", Tensor::of<float>({2, 3}, {3e4f, -3e4f, 0, -1e5f, -1e5f, -1e5f})}, flat{"F", Tensor::zeros({2, 3}, DType::f32)};
+  const LogitSet a = random_logits("A", 60, 12, 1), b = random_logits("B", 60, 12, 2);
+  for (const auto& [one, other] : {std::pair{a, b}, std::pair{huge, flat}}) {
+    const auto labels = random_labels(one.logits.dim(0), 3, 1);
+    expect_same(all_numbers(pair_metrics(there(one), there(other), labels, 1)), all_numbers(pair_metrics(one, other, labels, 1)), 1e-11);
+    expect_same(of_model(model_metrics(there(one), labels)), of_model(model_metrics(one, labels)), 1e-11);
+    for (Ensemble how : {Ensemble::mean_probs, Ensemble::mean_logits}) {
+      const LogitSet ensemble = ensemble_of({there(one), there(other)}, how);
+      EXPECT_EQ(ensemble.logits.device(), GetParam());
+      expect_same(values(ensemble.logits), values(ensemble_of({one, other}, how).logits), 1e-6);
+    }
+  }
+}
+
+TEST_P(OnDevice, Maps) {
+  auto uniform = [](Shape shape, uint32_t stream) {
+    Tensor t = Tensor::empty(shape, DType::f32);
+    Rng rng(79, Purpose::test, stream);
+    for (int64_t i = 0; i < t.elements(); ++i) t.data<float>()[i] = rng.uniform();
+    return t;
+  };
+  const CamSource s{"S", uniform({4, 3, 3, 40}, 1), uniform({5, 40}, 2), uniform({5}, 3), random_logits("S", 4, 5, 4).logits};
+  const auto labels = random_labels(4, 5, 1);
+  std::vector<Tensor> maps;
+  for (Cam kind : {Cam::pred_class, Cam::class_sum, Cam::label_class, Cam::prob_weighted, Cam::energy, Cam::random_projection}) {
+    maps.push_back(cam_maps(s, kind, labels, 3));
+    const Tensor got = cam_maps(there(s), kind, labels, 3);
+    EXPECT_EQ(got.device(), GetParam());
+    expect_same(values(got), values(maps.back()), 1e-6);
+    expect_same(values(unit_maps(maps.back().to(GetParam()), 10)), values(unit_maps(maps.back(), 10)), 1e-6);
+    expect_same(values(upsample_maps(maps.back().to(GetParam()), 10)), values(upsample_maps(maps.back(), 10)), 1e-6);
+  }
+  auto numbers = [](const IouResult& r) { return std::vector<double>{r.mean, r.batch_pooled, double(r.images), double(r.skipped), r.area_a, r.area_b}; };
+  Tensor object = Tensor::zeros({4, 10, 10}, DType::u8);
+  for (int64_t i = 0; i < object.elements(); ++i) object.data<uint8_t>()[i] = i % 7 < 3;
+  for (size_t m = 0; m + 2 < maps.size(); ++m) {  // the same pixels, so the same numbers to the last bit
+    const std::span<const Tensor> three(&maps[m], 3);
+    const std::vector<Tensor> three_there{three[0].to(GetParam()), three[1].to(GetParam()), three[2].to(GetParam())};
+    EXPECT_EQ(numbers(mask_iou(three_there, 10)), numbers(mask_iou(three, 10)));
+    EXPECT_EQ(numbers(truth_iou(three_there[0], object.to(GetParam()))), numbers(truth_iou(three[0], object)));
+  }
+}
+
+TEST_P(OnDevice, WhatIsNotFiniteIsNamed) {
+  for (float bad : {std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+    const LogitSet s = random_logits("T2", 8, 3, 1);
+    s.logits.data<float>()[3 * 5 + 1] = bad;
+    expect_error([&] { model_metrics(there(s), random_labels(8, 3, 1)); }, {"row 5", "T2", "NaN or infinity"});
+    Tensor maps = Tensor::zeros({4, 2, 2}, DType::f32);
+    const Tensor good = maps.clone().to(GetParam());
+    maps.data<float>()[4 * 2 + 1] = bad;
+    expect_error([&] { mask_iou(good, maps.to(GetParam()), 4); }, {"image 2", "NaN or infinity"});
+  }
+}
+
+TEST_P(OnDevice, InputsMustBeTogether) {
+  const LogitSet a = random_logits("A", 8, 3, 1), b = random_logits("B", 8, 3, 2);
+  expect_error([&] { pair_metrics(there(a), b, random_labels(8, 3, 1), 1); }, {"A f32[8,3] " + to_string(GetParam()), "B f32[8,3] cpu", "different devices"});
+  const Tensor maps = Tensor::zeros({2, 2, 2}, DType::f32), mask = Tensor::zeros({2, 4, 4}, DType::u8);
+  expect_error([&] { mask_iou(maps.to(GetParam()), maps, 4); }, {"different devices"});
+  expect_error([&] { truth_iou(maps.to(GetParam()), mask); }, {"different devices"});
+}
+
+// There a check would wait for the device, so the kernel protects the table only.
+TEST_P(OnDevice, LabelsOutsideTheTableAreLeftOut) {
+  const Tensor a = Tensor::of<int32_t>({6}, {0, 1, 2, -1, 1, 1}).to(GetParam()), b = Tensor::of<int32_t>({6}, {1, 1, 0, 0, 1 << 30, -5}).to(GetParam());
+  const Tensor counts = Tensor::empty({2, 2}, DType::i64, GetParam());
+  metrics_joint_counts(current_stream(GetParam()), {.a = a.data<int32_t>(), .b = b.data<int32_t>(), .counts = counts.data<int64_t>(), .n = 6, .c = 2});
+  const Tensor here = counts.to(Device::cpu);
+  EXPECT_EQ(std::vector<int64_t>(here.data<int64_t>(), here.data<int64_t>() + 4), (std::vector<int64_t>{0, 1, 0, 1}));
+}
+
+std::vector<Device> devices() {
+  std::vector<Device> all{Device::emulated};
+  if (is_available(Device::cuda)) all.push_back(Device::cuda);
+  return all;
+}
+std::string name_of(const testing::TestParamInfo<Device>& device) { return device.param == Device::cuda ? "cuda" : to_string(device.param); }
+INSTANTIATE_TEST_SUITE_P(On, OnDevice, testing::ValuesIn(devices()), name_of);
 
 }  // namespace
 }  // namespace kd

@@ -1,0 +1,176 @@
+// The training step on every device. Device::emulated runs the code that a GPU runs - padded stems, bf16 copies of the weights, fused stem, our CUDA
+// kernels - with the CPU's convolutions, so everything but cuDNN, cuBLAS and the graph is tested where there is no GPU.
+#include "bench/train_step.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "engine/checkpoint.h"
+
+namespace kd {
+namespace {
+
+struct Setting {
+  Stem stem;
+  double width;
+  DType type;
+  int teachers;
+  int64_t px, batch;
+};
+
+void PrintTo(const Setting& s, std::ostream* out) {
+  *out << to_string(s.stem) << " width " << s.width << ' ' << to_string(s.type) << ' ' << s.teachers << " teachers " << s.px << " px";
+}
+
+struct Outcome {
+  std::vector<double> losses;
+  std::vector<NamedTensor> weights;
+  KdSums sums;
+  int64_t batches_tracked;
+};
+
+ResnetConfig config_of(const Setting& s, Device device, uint64_t seed) {
+  return {.arch = Arch::resnet18, .stem = s.stem, .classes = 10, .width = s.width, .seed = seed, .device = device, .type = s.type};
+}
+
+Outcome train(const Setting& s, Device device, int steps, Launch launch = Launch::graph) {
+  Resnet student(config_of(s, device, 1));
+  std::vector<std::unique_ptr<Resnet>> owned;
+  std::vector<Resnet*> teachers;
+  for (int i = 0; i < s.teachers; ++i) {
+    owned.push_back(std::make_unique<Resnet>(config_of(s, device, uint64_t(10 + i))));
+    teachers.push_back(owned.back().get());
+  }
+  Student spec{.net = &student, .teachers = {}};
+  for (size_t i = 0; i < teachers.size(); ++i) spec.teachers.push_back(i);
+  TrainStep step({spec}, teachers, s.px, 8, {.launch = launch});
+  Outcome out;
+  for (int i = 0; i < steps; ++i) {
+    // The batch is a function of what was uploaded, as in a real run.
+    const int64_t seed = 1000 + i;
+    std::memcpy(step.inputs(), &seed, sizeof seed);
+    Tensor pixels = Tensor::zeros({s.batch, s.px, s.px, student.input_channels()}, s.type), classes = Tensor::empty({s.batch}, DType::i32);
+    Rng rng(uint64_t(seed), Purpose::test);
+    for (int64_t at = 0; at < s.batch * s.px * s.px; ++at)
+      for (int64_t c = 0; c < 3; ++c) {
+        const float v = rng.uniform(-1.f, 1.f);
+        const int64_t to = at * student.input_channels() + c;
+        s.type == DType::f32 ? void(pixels.data<float>()[to] = v) : void(pixels.data<bf16>()[to] = bf16(v));
+      }
+    for (int64_t n = 0; n < s.batch; ++n) classes.data<int32_t>()[n] = int32_t(rng.below(10));
+    const Tensor there = pixels.to(device), labels_there = classes.to(device);
+    step.clear_sums();
+    step.run(s.batch, 0.01f, [&](const std::byte*, const Tensor& images, const Tensor& labels) {
+      images.copy_from(there);
+      labels.copy_from(labels_there);
+    });
+    out.losses.push_back(step.final_sums().loss / double(s.batch));
+  }
+  out.sums = step.final_sums();
+  out.weights = state_dict(student.params());
+  out.batches_tracked = student.params().batches_tracked;
+  return out;
+}
+
+// Of any element, in units of its tensor's largest value, or of 1 where that is less.
+double largest_difference(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b) {
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].name, b[i].name);
+    if (a[i].value.dtype() != DType::f32) continue;
+    double scale = 1;
+    for (int64_t k = 0; k < a[i].value.elements(); ++k) scale = std::max(scale, std::fabs(double(a[i].value.data<float>()[k])));
+    for (int64_t k = 0; k < a[i].value.elements(); ++k) {
+      const double d = std::fabs(double(a[i].value.data<float>()[k]) - double(b[i].value.data<float>()[k])) / scale;
+      if (!(d <= worst)) worst = d;  // also when d is NaN
+    }
+  }
+  return worst;
+}
+
+class TrainStepOn : public testing::TestWithParam<Setting> {};
+
+TEST_P(TrainStepOn, emulated_follows_the_cpu) {
+  const Setting& s = GetParam();
+  if (s.type == DType::bf16 && !cpu_info().avx512_bf16) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  const Outcome cpu = train(s, Device::cpu, 3), emulated = train(s, Device::emulated, 3);
+  const double tolerance = s.type == DType::f32 ? 2e-4 : 5e-2;
+  for (size_t i = 0; i < cpu.losses.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(cpu.losses[i]));
+    EXPECT_NEAR(emulated.losses[i], cpu.losses[i], tolerance * cpu.losses[i]) << "step " << i;
+  }
+  EXPECT_EQ(emulated.sums.images, s.batch);
+  EXPECT_EQ(emulated.batches_tracked, 3);
+}
+
+// How far the first update of a filter is from the CPU's in f32, relative to that update.
+double update_error(const Tensor& start, const Tensor& exact, const Tensor& got) {
+  double difference = 0, size = 0;
+  for (int64_t k = 0; k < start.elements(); ++k) {
+    const double want = double(exact.data<float>()[k]) - double(start.data<float>()[k]), is = double(got.data<float>()[k]) - double(start.data<float>()[k]);
+    difference += (is - want) * (is - want);
+    size += want * want;
+  }
+  return std::sqrt(difference / size);
+}
+
+// Rounding to bf16 moves the gradient of a small batch by a third, on any device; a device must not move it further than the CPU does.
+TEST_P(TrainStepOn, emulated_updates_every_filter_as_the_cpu_does) {
+  const Setting& s = GetParam();
+  if (s.type == DType::bf16 && !cpu_info().avx512_bf16) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  Setting exact = s;
+  exact.type = DType::f32;
+  const auto start = state_dict(Resnet(config_of(exact, Device::cpu, 1)).params());
+  const auto want = train(exact, Device::cpu, 1).weights, cpu = train(s, Device::cpu, 1).weights, emulated = train(s, Device::emulated, 1).weights;
+  int filters = 0;
+  for (size_t i = 0; i < start.size(); ++i) {
+    if (start[i].value.rank() != 4) continue;
+    ++filters;
+    const double error = update_error(start[i].value, want[i].value, emulated[i].value);
+    EXPECT_LE(error, s.type == DType::f32 ? 2e-4 : 1.1 * update_error(start[i].value, want[i].value, cpu[i].value) + 0.02) << start[i].name;
+  }
+  EXPECT_EQ(filters, 20);
+}
+
+TEST_P(TrainStepOn, repeats_itself_bit_for_bit) {
+  const Setting& s = GetParam();
+  if (s.type == DType::bf16 && !cpu_info().avx512_bf16) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  const Outcome first = train(s, Device::emulated, 2), second = train(s, Device::emulated, 2);
+  EXPECT_EQ(largest_difference(first.weights, second.weights), 0);
+  EXPECT_EQ(first.losses, second.losses);
+}
+
+INSTANTIATE_TEST_SUITE_P(settings, TrainStepOn,
+                         testing::Values(Setting{Stem::cifar, 0.125, DType::f32, 0, 16, 4}, Setting{Stem::cifar, 0.125, DType::bf16, 2, 16, 4},
+                                         Setting{Stem::imagenet, 0.125, DType::f32, 1, 32, 4}, Setting{Stem::imagenet, 1.0, DType::bf16, 0, 64, 3}));
+
+TEST(TrainStep, padding_stays_zero) {
+  Resnet net({.classes = 10, .width = 0.125, .device = Device::emulated, .type = DType::f32});
+  ASSERT_EQ(net.input_channels(), 4);
+  const ParamArena::Parameter& filter = net.params().parameters().front();
+  ASSERT_EQ(filter.name, "conv1.weight");
+  const Tensor stored = filter.slot->value().to(Device::cpu);
+  ASSERT_EQ(stored.dim(3), 4);
+  for (int64_t i = 0; i < stored.elements(); ++i)
+    if (i % 4 == 3)
+      EXPECT_EQ(stored.data<float>()[i], 0.f);
+    else
+      EXPECT_NE(stored.data<float>()[i], 0.f);
+}
+
+TEST(TrainStep, weights_are_the_same_on_every_device) {
+  const ResnetConfig config{.classes = 10, .width = 0.25, .seed = 7};
+  ResnetConfig elsewhere = config;
+  elsewhere.device = Device::emulated;
+  Resnet here(config), there(elsewhere);
+  EXPECT_EQ(largest_difference(state_dict(here.params()), state_dict(there.params())), 0);
+  // And through a file: what one device writes the other reads.
+  Resnet fresh({.classes = 10, .width = 0.25, .seed = 8, .device = Device::emulated});
+  load_state_dict(fresh.params(), {state_dict(here.params()), {}}, "memory");
+  EXPECT_EQ(largest_difference(state_dict(here.params()), state_dict(fresh.params())), 0);
+}
+
+}  // namespace
+}  // namespace kd
