@@ -5,7 +5,7 @@
 //   steps-equal  a step replayed from a graph is the step launched kernel by kernel, bit for bit; losses follow the CPU's
 //   kernels      each of our kernels at the sizes of a GPU: its share of the copy bandwidth
 //   tune         the fastest cuDNN plan for each convolution: a plan book
-// Whole steps are timed by kd_bench_step. Needs no test framework: a lent machine has none.
+// Whole steps are timed by kd_bench_step. Needs no test framework: a rented GPU machine seldom has one.
 #pragma once
 #include <string>
 #include <vector>

@@ -36,9 +36,10 @@ std::string text_of(cudaError_t code) { return std::string(cudaGetErrorName(code
               std::to_string(how.dynamic_smem) + " bytes of dynamic shared memory): " + what);
 }
 
-// More than 48 KiB of dynamic shared memory must be asked for, once per kernel and device; more than was asked for before, again.
+// More than 48 KiB of shared memory, static and dynamic together, must be asked for, once per kernel and device; more than was asked for before, again.
+// Asked from 32 KiB on, for the static part is not known here.
 cudaError_t allow_dynamic_smem(const void* kernel, size_t bytes) {
-  if (bytes <= 48 << 10) return cudaSuccess;
+  if (bytes <= 32 << 10) return cudaSuccess;
   static std::mutex mutex;
   static std::map<std::pair<const void*, int>, size_t> allowed;
   int device = 0;
@@ -96,7 +97,13 @@ int max_resident_blocks(const void* kernel, int block_threads, size_t dynamic_sm
   int device = 0, multiprocessors = 0, per_multiprocessor = 0;
   cudaError_t code = cudaGetDevice(&device);
   if (code == cudaSuccess) code = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (code == cudaSuccess) code = allow_dynamic_smem(kernel, dynamic_smem);
+  if (code == cudaSuccess) {
+    code = allow_dynamic_smem(kernel, dynamic_smem);
+    if (code == cudaErrorInvalidValue) {  // more than a block can have: it does not fit
+      cudaGetLastError();
+      return 0;
+    }
+  }
   if (code == cudaSuccess) code = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, block_threads, dynamic_smem);
   if (code != cudaSuccess) {
     cudaGetLastError();

@@ -104,7 +104,7 @@ if [[ -z $bin ]]; then
   tar -C "$work" -xzf "$packed" || fail "$packed could not be unpacked"
   bin=$work/bin
 fi
-program_out=$work/out  # what the parts write; collected into few files, because a lent machine hands back few
+program_out=$work/out  # what the parts write; collected into few files, which are easier to bring home
 mkdir -p "$program_out"
 
 have() { command -v "$1" >/dev/null 2>&1; }
