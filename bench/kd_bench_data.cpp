@@ -3,20 +3,20 @@
 #include <filesystem>
 #include <map>
 
-#define STB_IMAGE_IMPLEMENTATION
 #define STB_IMAGE_WRITE_IMPLEMENTATION
-#define STBI_FAILURE_USERMSG
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #pragma GCC diagnostic ignored "-Wshadow"
 #pragma GCC diagnostic ignored "-Wunused-function"
-#include <stb/stb_image.h>
 #include <stb/stb_image_write.h>
 #pragma GCC diagnostic pop
 
+#include "bench/progress.h"
 #include "bench/verbs.h"
 #include "data/augment.h"
-#include "data/loader.h"
+#include "data/cifar.h"
+#include "data/image.h"
+#include "data/image_set.h"
 
 namespace kd {
 namespace {
@@ -38,32 +38,102 @@ struct Picture {
 
 // One 32x32 RGB image from a file: the largest centred square.
 void load_picture(const Path& path, uint8_t* out) {
-  const auto bytes = read_bytes(path);
-  int w = 0, h = 0, channels = 0;
-  KD_INPUT(stbi_info_from_memory(bytes.data(), int(bytes.size()), &w, &h, &channels), "{}: not a PNG or JPEG image ({})", path.string(), stbi_failure_reason());
-  KD_INPUT(int64_t(w) * h <= 100'000'000, "{}: claims {}x{} pixels; images over 100 megapixels are refused", path.string(), w, h);
-  std::unique_ptr<uint8_t, decltype(&stbi_image_free)> pixels(stbi_load_from_memory(bytes.data(), int(bytes.size()), &w, &h, &channels, 3),
-                                                              [](void* p) { stbi_image_free(p); });
-  KD_INPUT(pixels != nullptr, "{}: cannot decode: {}", path.string(), stbi_failure_reason());
-  const int side = std::min(w, h), left = (w - side) / 2, top = (h - side) / 2;
+  const RgbImage image = read_image(path);
+  const int64_t w = image.w, h = image.h;
+  const int64_t side = std::min(w, h), left = (w - side) / 2, top = (h - side) / 2;
   // Box average down (or nearest up): every output pixel is the mean of the source pixels it covers.
   for (int y = 0; y < 32; ++y)
     for (int x = 0; x < 32; ++x)
       for (int c = 0; c < 3; ++c) {
-        const int y0 = y * side / 32, y1 = std::max(y0 + 1, (y + 1) * side / 32), x0 = x * side / 32, x1 = std::max(x0 + 1, (x + 1) * side / 32);
+        const int64_t y0 = y * side / 32, y1 = std::max(y0 + 1, (y + 1) * side / 32), x0 = x * side / 32, x1 = std::max(x0 + 1, (x + 1) * side / 32);
         int64_t sum = 0;
-        for (int sy = y0; sy < y1; ++sy)
-          for (int sx = x0; sx < x1; ++sx) sum += pixels.get()[(int64_t(top + sy) * w + left + sx) * 3 + c];
-        const int64_t n = int64_t(y1 - y0) * (x1 - x0);
+        for (int64_t sy = y0; sy < y1; ++sy)
+          for (int64_t sx = x0; sx < x1; ++sx) sum += image.pixels[size_t(((top + sy) * w + left + sx) * 3 + c)];
+        const int64_t n = (y1 - y0) * (x1 - x0);
         out[(y * 32 + x) * 3 + c] = uint8_t((sum + n / 2) / n);
       }
+}
+
+std::string sizes(const Dataset& data) {
+  ImageView least = data.image(0), most = least;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    const ImageView image = data.image(i);
+    if (image.bytes() < least.bytes()) least = image;
+    if (image.bytes() > most.bytes()) most = image;
+  }
+  const std::string smallest = fmt::format("{}x{}", least.w, least.h), largest = fmt::format("{}x{}", most.w, most.h);
+  return smallest == largest ? smallest : smallest + " to " + largest;
 }
 
 void print_split(const char* name, const Dataset& data) {
   const auto counts = data.class_counts();
   const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
-  fmt::print("  {:<8} {:>7} images, {} classes with {} to {} images, {}x{} px, hash {}\n", name, data.size(), data.classes, *least, *most, data.px(), data.px(),
+  fmt::print("  {:<8} {:>7} images, {} classes with {} to {} images, {} px, hash {}\n", name, data.size(), data.classes, *least, *most, sizes(data),
              data.hash());
+}
+
+// How far a long piece of work is: a live line on a terminal, elsewhere a plain one every ten seconds.
+class Meter {
+ public:
+  Meter(std::string unit, double scale) : unit_(std::move(unit)), scale_(scale), out_(ProgressOutput::standard()) {}
+  ~Meter() { end_line(); }
+  Meter(const Meter&) = delete;
+  Meter& operator=(const Meter&) = delete;
+
+  void show(const std::string& what, int64_t done, int64_t total) {  // total 0: unknown
+    const double now = out_.seconds();
+    if (what != what_) {
+      end_line();
+      what_ = what;
+      start_ = shown_ = now;
+      first_ = done;
+    }
+    const bool live = out_.columns() > 0, complete = total > 0 && done == total;
+    if (now - shown_ < (live ? 0.1 : 10) && !(complete && live)) return;
+    shown_ = now;
+    const double rate = double(done - first_) / std::max(now - start_, 1e-9);
+    std::string line = fmt::format("{}  {:.0f}", what, double(done) * scale_);
+    if (total > 0) line += fmt::format(" of {:.0f}", double(total) * scale_);
+    line += fmt::format(" {}  {:.{}f} {}/s", unit_, rate * scale_, rate * scale_ < 100 ? 1 : 0, unit_);
+    if (total > done && rate > 0) {
+      const auto left = int64_t(double(total - done) / rate);
+      line += fmt::format("  {}:{:02}:{:02} left", left / 3600, left / 60 % 60, left % 60);
+    }
+    out_.write(live ? "\r" + line.substr(0, size_t(std::max(out_.columns() - 1, 1))) + "\x1b[K" : line + "\n");
+    open_ = live;
+  }
+
+ private:
+  void end_line() {
+    if (open_) out_.write("\n");
+    open_ = false;
+  }
+
+  std::string unit_, what_;
+  double scale_;
+  ProgressOutput out_;
+  double start_ = 0, shown_ = 0;
+  int64_t first_ = 0;
+  bool open_ = false;  // a live line stands unfinished
+};
+
+// One view of one image, whatever its size.
+void draw_view(const ImageView& from, int64_t index, View view, const AugmentConfig& augment, uint64_t seed, const Tensor& out) {
+  Tensor image = Tensor::empty({1, from.h, from.w, 3}, DType::u8);
+  std::copy_n(from.rgb, from.bytes(), image.data<uint8_t>());
+  AugmentRecord record = draw_record(from.h, from.w, index, view, augment, seed, 0);
+  record.image = 0;
+  const PreparedRecord prepared = prepare(record, {.n = 1, .h = from.h, .w = from.w, .px = augment.px});
+  make_views(image, &prepared, augment, out);
+}
+
+void print_use(const DataConfig& config) {
+  std::string words = fmt::format("data.name={} data.root={}", config.name, config.root);
+  if (!config.train_list.empty()) words += " data.train_list=" + config.train_list;
+  if (!config.test_list.empty()) words += " data.test_list=" + config.test_list;
+  if (!config.packs.empty()) words += " data.packs=" + config.packs;
+  if (config.pack_px > 0) words += fmt::format(" data.pack_px={}", config.pack_px);
+  fmt::print("Use it with: {}\n", words);
 }
 
 }  // namespace
@@ -77,7 +147,10 @@ void show_views(const DataConfig& config, const std::string& view, int64_t px, i
   AugmentConfig augment;
   augment.px = px;
   Tensor views = Tensor::empty({n, px, px, 3}, DType::u8);
-  augment_u8(data.images, indices, view_from_name(view), augment, seed, 0, views);
+  if (data.one_size())
+    augment_u8(data.images, indices, view_from_name(view), augment, seed, 0, views);
+  else
+    for (int64_t i = 0; i < n; ++i) draw_view(data.image(i), i, view_from_name(view), augment, seed, views.slice(i * px * px * 3, {1, px, px, 3}));
   const int64_t width = columns * (px + gap) + gap, height = rows * (px + gap) + gap;
   Tensor sheet = Tensor::empty({height, width, 3}, DType::u8);
   std::fill_n(sheet.data<uint8_t>(), sheet.elements(), uint8_t(255));
@@ -139,11 +212,53 @@ void images_to_cifar(const Path& folder, const Path& out, double test_share, uin
 }
 
 void verify_data(const DataConfig& config) {
+  if (is_image_set(config.name)) {
+    Meter meter("images", 1);
+    const ImageSetReport report = verify_image_set(config, [&](const std::string& what, int64_t done, int64_t total) { meter.show(what, done, total); });
+    for (const std::string& note : report.notes) fmt::print("{}\n", note);
+    constexpr size_t kShown = 20;
+    for (size_t i = 0; i < std::min(report.problems.size(), kShown); ++i) fmt::print("{}\n", report.problems[i]);
+    if (report.problems.size() > kShown) fmt::print("... and {} more\n", report.problems.size() - kShown);
+    KD_INPUT(report.problems.empty(), "{}: {} problems, named above", config.root, report.problems.size());
+    fmt::print("{}: every file and every record is valid\n", config.root);
+    return;
+  }
   const Splits splits = load_splits(config);
   fmt::print("{}: every record is valid\n", config.root.empty() ? config.name : config.root);
   print_split("train", splits.train);
   if (splits.holdout.size() > 0) print_split("holdout", splits.holdout);
   print_split("test", splits.test);
+  fmt::print("  {}\n", describe_shots(splits.train_counts()));
+  if (config.name != "shapes" && config.train_list.empty() && config.test_list.empty())
+    for (const std::string& line : compare_with_official(config.root, config.name == "cifar10" ? 10 : 100)) fmt::print("  {}\n", line);
+}
+
+void fetch_data(FetchOptions options) {
+  Fetched fetched;
+  {
+    Meter meter("MB", 1e-6);
+    options.progress = [&](int64_t done, int64_t total) { meter.show("downloading", done, total); };
+    fetched = fetch_dataset(options);
+  }
+  if (fetched.was_there)
+    fmt::print("{}: is there already; remove it to fetch it again\n", fetched.folder.string());
+  else
+    fmt::print("{}: {}checksum right, unpacked\n", fetched.folder.string(), fetched.downloaded ? "downloaded, " : "");
+  print_use({.name = options.name, .root = options.root.string()});
+}
+
+void pack_data(const DataConfig& config, Rebuild rebuild) {
+  KD_INPUT(is_image_set(config.name), "data pack: {} needs no packing; images, imagenet and imagenet_lt do", config.name);
+  {
+    Meter meter("images", 1);
+    pack_image_set(config, rebuild, [&](const std::string& what, int64_t done, int64_t total) { meter.show(what, done, total); });
+  }
+  for (const bool train : {true, false}) {
+    const auto pack = PackedImages::open(pack_path(config, train));
+    fmt::print("{}: {} images, {} classes, {:.2f} GB, decoded by {}\n", pack->path().string(), pack->size(), pack->class_names().size(),
+               double(pack->file_bytes()) / 1e9, pack->decoder());
+  }
+  print_use(config);
 }
 
 }  // namespace kd

@@ -1,12 +1,10 @@
 #include "data/dataset.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 #include <numeric>
 #include <set>
 
@@ -15,49 +13,6 @@
 
 namespace kd {
 namespace {
-
-constexpr int64_t kRecord = 3074;  // CIFAR-100
-
-// A fresh folder a test, removed afterwards.
-class DatasetFiles : public testing::Test {
- protected:
-  void SetUp() override {
-    root_ = std::filesystem::temp_directory_path() / fmt::format("kd_dataset_{}_{}", ::getpid(), testing::UnitTest::GetInstance()->current_test_info()->name());
-    std::filesystem::remove_all(root_);
-    make_directories(root_);
-  }
-  void TearDown() override { std::filesystem::remove_all(root_); }
-
-  static void put(const Path& path, const std::vector<uint8_t>& bytes) {
-    make_directories(path.parent_path());
-    write_atomically(path, [&](FileWriter& out) { out.write(bytes); });
-  }
-  // `count` records; record i has fine label i mod 100, coarse label i mod 20 and pixels that depend on image, plane and position.
-  static std::vector<uint8_t> records(int64_t count, int64_t label_bytes = 2) {
-    std::vector<uint8_t> bytes;
-    for (int64_t i = 0; i < count; ++i) {
-      if (label_bytes == 2) bytes.push_back(uint8_t(i % 20));
-      bytes.push_back(uint8_t(i % (label_bytes == 2 ? 100 : 10)));
-      for (int64_t p = 0; p < 3072; ++p) bytes.push_back(pixel(i, p));
-    }
-    return bytes;
-  }
-  static uint8_t pixel(int64_t image, int64_t planar) { return uint8_t(image * 31 + planar * 7 + planar / 1024 * 101); }
-
-  // The one line that reading the training part of a damaged set must end with.
-  void expect_error(const std::vector<std::string>& parts, int classes = 100) const {
-    try {
-      read_cifar(root_, true, classes);
-      FAIL() << "the damage went unnoticed";
-    } catch (const Error& error) {
-      const std::string message = error.what();
-      EXPECT_EQ(message.find('\n'), std::string::npos) << message;
-      for (const std::string& part : parts) EXPECT_NE(message.find(part), std::string::npos) << "\"" << part << "\" is missing in: " << message;
-    }
-  }
-
-  Path root_;
-};
 
 Dataset tiny_set(std::vector<int32_t> labels, int64_t classes) {
   Dataset set;
@@ -119,6 +74,23 @@ TEST(Imbalance, CountsEqualThePublishedLists) {
   }
   EXPECT_EQ(imbalance_counts(500, 100, 1), std::vector<int64_t>(100, 500));
   EXPECT_EQ(imbalance_counts(7, 1, 10), std::vector<int64_t>{7});
+}
+
+// The published counts of many, medium and few classes, of the three lists.
+TEST(Shots, GroupsOfThePublishedLists) {
+  const std::vector<std::vector<int64_t>> groups = {{35, 35, 30}, {41, 41, 18}, {69, 31, 0}};
+  size_t row = 0;
+  for (const double ratio : {100., 50., 10.}) {
+    std::vector<int64_t> count(3);
+    for (const Shots shots : class_shots(imbalance_counts(500, 100, ratio))) ++count[size_t(shots)];
+    EXPECT_EQ(count, groups[row++]) << ratio;
+  }
+  EXPECT_EQ(class_shots(std::vector<int64_t>{101, 100, 20, 19, 0}), (std::vector<Shots>{Shots::many, Shots::medium, Shots::medium, Shots::few, Shots::few}));
+}
+
+TEST(Shots, CountTheHoldoutToo) {
+  const Splits splits = load_splits({.imbalance = 5, .holdout = .2, .train_size = 500, .test_size = 10});
+  EXPECT_EQ(splits.train_counts(), imbalance_counts(50, 10, 5));
 }
 
 TEST(Imbalance, SetsAreNestedAcrossRatios) {
@@ -274,113 +246,6 @@ TEST(Splits, PartsAreWhatTheConfigurationSays) {
   EXPECT_THROW(load_splits({.holdout = 1}), Error);
   EXPECT_THROW(load_splits({.imbalance = 0}), Error);
   EXPECT_THROW(load_splits({.train_size = 0}), Error);
-}
-
-TEST_F(DatasetFiles, WriteThenReadIsTheSameSet) {
-  Dataset set = make_shapes(70, 0, true);
-  write_cifar(set, root_, true);
-  write_cifar(make_shapes(30, 0, false), root_, false);
-  EXPECT_EQ(kd::file_size(root_ / "train.bin"), 70 * kRecord);
-  const Dataset back = read_cifar(root_, true, 100);
-  set.masks = {};  // the format has no masks
-  EXPECT_EQ(back.hash(), set.hash());
-  EXPECT_EQ(back.classes, 10);
-  EXPECT_EQ(back.class_names, set.class_names);
-  EXPECT_FALSE(back.masks.defined());
-  EXPECT_EQ(read_cifar(root_, false, 100).size(), 30);
-  for (const auto& entry : std::filesystem::directory_iterator(root_)) EXPECT_NE(entry.path().extension(), ".tmp");
-}
-
-TEST_F(DatasetFiles, PlanarBytesBecomeInterleavedPixels) {
-  put(root_ / "cifar-100-binary" / "train.bin", records(120));  // found in the usual sub-folder
-  const Dataset set = read_cifar(root_, true, 100);
-  ASSERT_EQ(set.images.shape(), Shape({120, 32, 32, 3}));
-  EXPECT_EQ(set.classes, 100);
-  EXPECT_EQ(set.class_names.size(), 100u);
-  for (int64_t i : {0, 1, 119}) {
-    EXPECT_EQ(set.labels[size_t(i)], i % 100);
-    for (int64_t p : {0, 1, 32, 1023})
-      for (int64_t c = 0; c < 3; ++c) EXPECT_EQ(set.images.data<uint8_t>()[(i * 1024 + p) * 3 + c], pixel(i, c * 1024 + p));
-  }
-}
-
-TEST_F(DatasetFiles, Cifar10JoinsItsFiveFiles) {
-  const Path folder = root_ / "cifar-10-batches-bin";
-  for (int part = 1; part <= 5; ++part) put(folder / fmt::format("data_batch_{}.bin", part), records(10 + part, 1));
-  put(folder / "test_batch.bin", records(3, 1));
-  write_atomically(folder / "batches.meta.txt", "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n");
-  const Dataset set = read_cifar(root_, true, 10);
-  EXPECT_EQ(set.size(), 11 + 12 + 13 + 14 + 15);
-  EXPECT_EQ(set.class_names.at(9), "truck");
-  EXPECT_EQ(set.labels[11], 0);  // the second file starts over
-  EXPECT_EQ(set.images.data<uint8_t>()[11 * 3072 + 1], pixel(0, 1024));
-  EXPECT_EQ(read_cifar(root_, false, 10).size(), 3);
-
-  std::filesystem::remove(folder / "data_batch_3.bin");
-  expect_error({"data_batch_3.bin", "missing"}, 10);
-}
-
-TEST_F(DatasetFiles, MissingFilesSayWhereAndHow) {
-  expect_error({"cifar100", "train.bin", root_.string(), "cifar-100-binary", "https://", "data.root"});
-  expect_error({"cifar10", "data_batch_1.bin", "cifar-10-batches-bin"}, 10);
-  make_directories(root_ / "cifar-100-python");
-  expect_error({"cifar-100-python", "Python version"});
-}
-
-TEST_F(DatasetFiles, EmptyFile) {
-  put(root_ / "train.bin", {});
-  expect_error({"train.bin", "byte 0", "empty", "https://"});
-}
-
-TEST_F(DatasetFiles, TruncatedFile) {
-  auto bytes = records(3);
-  bytes.pop_back();
-  put(root_ / "train.bin", bytes);
-  expect_error({"train.bin", fmt::format("byte {}", 2 * kRecord), "3073 bytes", "3074", "https://"});
-}
-
-TEST_F(DatasetFiles, OneByteTooMany) {
-  auto bytes = records(3);
-  bytes.push_back(0);
-  put(root_ / "train.bin", bytes);
-  expect_error({"train.bin", fmt::format("byte {}", 3 * kRecord), "1 bytes", "3074", "https://"});
-}
-
-TEST_F(DatasetFiles, FineLabelOutOfRange) {
-  auto bytes = records(3);
-  bytes[size_t(2 * kRecord + 1)] = 100;
-  put(root_ / "train.bin", bytes);
-  expect_error({"train.bin", fmt::format("byte {}", 2 * kRecord + 1), "fine label 100", "0 to 99", "https://"});
-}
-
-TEST_F(DatasetFiles, FineLabelWithoutAName) {
-  put(root_ / "train.bin", records(3));
-  write_atomically(root_ / "fine_label_names.txt", "apple\nbee\n");
-  expect_error({"train.bin", "fine label 2", "0 to 1"});
-}
-
-TEST_F(DatasetFiles, CoarseLabelOutOfRange) {
-  auto bytes = records(3);
-  bytes[size_t(kRecord)] = 20;
-  put(root_ / "train.bin", bytes);
-  expect_error({"train.bin", fmt::format("byte {}", kRecord), "coarse label 20", "0 to 19", "https://"});
-}
-
-TEST_F(DatasetFiles, DirectoryInPlaceOfAFile) {
-  make_directories(root_ / "train.bin");
-  expect_error({"train.bin", "not a regular file"});
-}
-
-TEST_F(DatasetFiles, NamesFileOfTheWrongLength) {
-  put(root_ / "train.bin", records(3));
-  write_atomically(root_ / "fine_label_names.txt", "\n");
-  expect_error({"fine_label_names.txt", "0 class names"});
-}
-
-TEST_F(DatasetFiles, WriterRefusesWhatTheFormatCannotHold) {
-  EXPECT_THROW(write_cifar(tiny_set({0, 1}, 2), root_, true), Error);  // 2x2 pixels
-  EXPECT_THROW(write_cifar(subset(make_shapes(10, 0, true), {}), root_, true), Error);
-  EXPECT_FALSE(std::filesystem::exists(root_ / "train.bin"));
 }
 
 }  // namespace
