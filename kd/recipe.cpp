@@ -133,27 +133,27 @@ enum class Identity { counts, ignored, last_folders };  // whether a value is pa
 
 struct Field {
   std::string key;
-  std::function<void(Recipe&, const YAML::Node&, const std::string& where)> set;
+  std::function<void(Recipe&, const Setting&)> set;
   std::function<std::string(const Recipe&)> print;
   std::string expected, help;
   Identity identity;
 };
 
-std::string shown(const YAML::Node& node) {
-  if (node.IsScalar()) return fmt::format("'{}'", shortened(node.Scalar()));
-  return node.IsNull() ? "empty" : node.IsSequence() ? "a list" : "a section";
+std::string shown(const Setting& s) {
+  if (s.kind == Setting::Kind::text) return fmt::format("'{}'", shortened(s.values.at(0)));
+  return s.kind == Setting::Kind::empty ? "empty" : s.kind == Setting::Kind::section ? "a section" : "a list";
 }
 
 template <class T>
-bool from_yaml(const YAML::Node& node, T& out) {
-  return node.IsScalar() && parse(node.Scalar(), out);
+bool from_setting(const Setting& s, T& out) {
+  return s.kind == Setting::Kind::text && parse(s.values.at(0), out);
 }
 template <class T>
-bool from_yaml(const YAML::Node& node, std::vector<T>& out) {
-  if (!node.IsSequence()) return false;
+bool from_setting(const Setting& s, std::vector<T>& out) {
+  if (s.kind != Setting::Kind::list) return false;
   std::vector<T> values;
-  for (const YAML::Node& item : node)
-    if (!from_yaml(item, values.emplace_back())) return false;
+  for (const std::string& text : s.values)
+    if (!parse(text, values.emplace_back())) return false;
   out = values;
   return true;
 }
@@ -163,9 +163,9 @@ Field field(const char* key, Member member, Rule rule, const char* help, Identit
   using T = std::remove_reference_t<decltype(member(std::declval<Recipe&>()))>;
   const std::string limits = rule.expected();
   std::string expected = std::is_same_v<T, std::string> && !limits.empty() ? limits : kTypeName<T> + (limits.empty() ? "" : " " + limits);
-  auto set = [=](Recipe& recipe, const YAML::Node& node, const std::string& where) {
+  auto set = [=](Recipe& recipe, const Setting& s) {
     T value{};
-    KD_INPUT(from_yaml(node, value) && rule.allows(value), "{}: {} is {}, expected {}", where, key, shown(node), expected);
+    KD_INPUT(from_setting(s, value) && rule.allows(value), "{}: {} is {}, expected {}", s.where, key, shown(s), expected);
     member(recipe) = value;
   };
   auto print_value = [=](const Recipe& recipe) { return print(member(recipe)); };
@@ -174,13 +174,24 @@ Field field(const char* key, Member member, Rule rule, const char* help, Identit
 #define KD_KEY(member) \
 #member, [](auto& r) -> auto& { return r.member; }
 
+std::vector<std::string> accepted_presets() {
+  std::vector<std::string> names = preset_names();
+  names.push_back("paper");  // an older name of as-published
+  return names;
+}
+
 // The one place to add a setting. Order is the order of to_yaml.
 const std::vector<Field>& fields() {
   static const std::vector<Field> table{
       field(KD_KEY(name), DirectoryName{}, "of the run directory; empty: derived from teachers and view"),
-      field(KD_KEY(preset), OneOf{{"lite32", "paper", "smoke"}}, "set of defaults: native 32 px | 224 px as published | two tiny epochs", Identity::ignored),
-      field(KD_KEY(data.name), OneOf{{"shapes", "cifar10", "cifar100"}}, "dataset; shapes is generated on the spot"),
-      field(KD_KEY(data.root), Any{}, "folder of the CIFAR binary files", Identity::ignored),
+      field(KD_KEY(preset), OneOf{accepted_presets()}, "set of defaults: native 32 px | the published runs | the same without their oddities | two tiny epochs",
+            Identity::ignored),
+      field(KD_KEY(data.name), OneOf{{"shapes", "cifar10", "cifar100", "images", "imagenet", "imagenet_lt"}}, "dataset; shapes is generated on the spot"),
+      field(KD_KEY(data.root), Any{}, "folder of the dataset's files", Identity::ignored),
+      field(KD_KEY(data.train_list), Any{}, "images, imagenet*: list of the training images; imagenet_lt needs it", Identity::last_folders),
+      field(KD_KEY(data.test_list), Any{}, "images, imagenet*: list of the test images; imagenet_lt needs it", Identity::last_folders),
+      field(KD_KEY(data.packs), Any{}, "images, imagenet*: folder of the packed files; empty: packs in the root", Identity::ignored),
+      field(KD_KEY(data.pack_px), Between{0, 4096}, "images, imagenet*: larger images are packed with this short side; 0: as they are"),
       field(KD_KEY(data.imbalance), Between{1, 1000}, "largest class over smallest; 1: as it is"),
       field(KD_KEY(data.holdout), Between{0, 0.9}, "share of the training images kept for choosing the checkpoint"),
       field(KD_KEY(data.train_size), Between{10, 10'000'000}, "training images (shapes only)"),
@@ -246,19 +257,6 @@ size_t edit_distance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
-// The remedy for an unknown key: the nearest one, the section counting for at most one letter.
-std::string suggestion(const std::string& key) {
-  if (key.size() > 100) return "";
-  const Field* best = nullptr;
-  size_t distance = SIZE_MAX;
-  for (const Field& f : fields()) {
-    size_t d = std::min(edit_distance(key, f.key), edit_distance(last_part(key), last_part(f.key)) + 1);
-    if (d < distance) best = &f, distance = d;
-  }
-  const size_t close = std::max<size_t>(1, last_part(key).size() / 2);
-  return distance <= close ? fmt::format("; did you mean {}?", best->key) : "; docs/recipes.md lists all keys";
-}
-
 // ---- Files and words. ----
 
 // YAML::Load says nothing about what follows the first document, and YAML::LoadAll never returns from a file that begins with a comma.
@@ -295,35 +293,45 @@ class FileReader {
     }
   }
 
-  // The file's settings in order, each with its place.
-  struct Setting {
-    const Field* field;
-    YAML::Node value;
-    std::string where;
-  };
   std::vector<Setting> settings() {
-    walk(root_, "");
+    if (root_.IsNull()) return {};
+    KD_INPUT(root_.IsMap(), "{}: the recipe is {}, expected 'key: value' lines", at(root_.Mark()), shown(leaf("", root_, "")));
+    walk(root_, "", 0);
     return std::move(settings_);
   }
 
  private:
   std::string at(const YAML::Mark& mark) const { return mark.is_null() ? path_ : fmt::format("{}:{}", path_, mark.line + 1); }
 
-  void walk(const YAML::Node& section, const std::string& prefix) {
-    if (section.IsNull()) return;
-    KD_INPUT(section.IsMap(), "{}: {} is {}, expected 'key: value' lines", at(section.Mark()), prefix.empty() ? "the recipe" : prefix, shown(section));
+  static Setting leaf(const std::string& key, const YAML::Node& node, const std::string& where) {
+    Setting s{.key = key, .where = where};
+    if (node.IsScalar()) {
+      s.values = {node.Scalar()};
+    } else if (node.IsSequence()) {
+      s.kind = Setting::Kind::list;
+      for (const YAML::Node& item : node) {
+        if (!item.IsScalar()) s.kind = Setting::Kind::nested;
+        s.values.push_back(item.IsScalar() ? item.Scalar() : "");
+      }
+    } else {
+      s.kind = node.IsMap() ? Setting::Kind::section : Setting::Kind::empty;
+    }
+    return s;
+  }
+
+  // The limits are for aliases: a file of one line can name a tree without end.
+  void walk(const YAML::Node& section, const std::string& prefix, int depth) {
     for (const auto& entry : section) {
       const std::string where = at(entry.first.Mark());
-      KD_INPUT(entry.first.IsScalar(), "{}: a key is {}, expected a word", where, shown(entry.first));
+      KD_INPUT(entry.first.IsScalar(), "{}: a key is {}, expected a word", where, shown(leaf("", entry.first, where)));
       const std::string key = (prefix.empty() ? "" : prefix + ".") + entry.first.Scalar();
       auto [first, is_new] = seen_.emplace(key, where);
       KD_INPUT(is_new, "{}: {} is set twice, first at {}", where, shortened(key), first->second);
-      if (const Field* f = find_field(key))
-        settings_.push_back({f, entry.second, where});
-      else if (is_section(key))
-        walk(entry.second, key);
+      KD_INPUT(depth < 8 && seen_.size() < 10'000, "{}: too deep or too long to be a recipe", where);
+      if (entry.second.IsMap() && entry.second.size() > 0)
+        walk(entry.second, key, depth + 1);
       else
-        throw Error(fmt::format("{}: unknown key '{}'{}", where, shortened(key), suggestion(key)));
+        settings_.push_back(leaf(key, entry.second, where));
     }
   }
 
@@ -333,32 +341,67 @@ class FileReader {
   std::map<std::string, std::string> seen_;
 };
 
-FileReader::Setting read_word(const std::string& word) {
-  const size_t equals = word.find('=');
-  KD_INPUT(equals != word.npos, "command line: '{}' is not a setting, expected key=value", shortened(word));
-  const std::string key = word.substr(0, equals), text = word.substr(equals + 1), where = "command line";
-  const Field* f = find_field(key);
-  KD_INPUT(f, "{}: unknown key '{}'{}", where, shortened(key), suggestion(key));
-  // Only lists have a syntax of their own; anything else is taken as it stands, so that a path may hold any character.
-  YAML::Node value(text);
-  if (!text.empty() && text[0] == '[') {
-    try {
-      value = YAML::Load(text);
-    } catch (const YAML::Exception& e) {
-      throw Error(fmt::format("{}: {}={}: not a valid list: {}", where, key, shortened(text), e.msg));
-    }
+// Null for the name of a section that holds nothing, which is harmless.
+const Field* known_field(const Setting& s) {
+  if (const Field* f = find_field(s.key)) return f;
+  KD_INPUT(s.key != "grid" && !s.key.starts_with("grid."), "{}: 'grid' makes this a grid recipe; run it with 'kd_bench grid'", s.where);
+  if (is_section(s.key)) {
+    KD_INPUT(s.kind == Setting::Kind::empty || s.kind == Setting::Kind::section, "{}: {} is {}, expected 'key: value' lines", s.where, s.key, shown(s));
+    return nullptr;
   }
-  return {f, value, where};
+  std::vector<std::string> known;
+  for (const Field& f : fields()) {
+    KD_INPUT(!s.key.starts_with(f.key + "."), "{}: {} is a section, expected {}", s.where, f.key, f.expected);
+    known.push_back(f.key);
+  }
+  const std::string hint = did_you_mean(s.key, known);
+  throw Error(fmt::format("{}: unknown key '{}'{}", s.where, shortened(s.key), hint.empty() ? "; docs/recipes.md lists all keys" : hint));
 }
 
-void apply_preset(Recipe& r) {
-  if (r.preset == "paper") {
-    r.data.px = 224;
-    r.data.norm = "cifar10";
-    r.model.stem = "imagenet";
-    r.optim.weight_decay = 0;
-    r.optim.epochs = 200;
-    r.optim.milestones = {190, 195};
+// ---- Presets. ----
+
+// What arXiv 2405.00739's scripts spend on a run: network, epochs, and where the learning rate drops. Data that it does not have get CIFAR-100's.
+void published_budget(Recipe& r, const Recipe& wanted) {
+  const bool teacher = run_kind(wanted) == "teacher";
+  struct Budget {
+    int64_t epochs;
+    std::vector<int64_t> milestones;  // none: cosine
+  };
+  auto choose = [&]() -> Budget {
+    if (wanted.data.name == "imagenet") return {60, {}};
+    if (wanted.data.name == "imagenet_lt") return teacher ? Budget{60, {35, 50}} : Budget{165, {150, 155, 160}};
+    if (wanted.data.imbalance > 1) return teacher ? Budget{61, {55, 65}} : Budget{175, {160, 165, 170}};
+    return teacher ? Budget{61, {25, 40, 60}} : Budget{200, {190, 195}};
+  };
+  const Budget budget = choose();
+  r.data.px = 224;
+  r.model.arch = teacher ? "resnet50" : "resnet18";
+  r.model.stem = "imagenet";
+  r.optim.weight_decay = 0;
+  r.optim.epochs = budget.epochs;
+  r.optim.milestones = budget.milestones;
+  if (budget.milestones.empty()) {
+    r.optim.schedule = "cosine";
+    r.optim.warmup = 0;
+  }
+}
+
+std::string published_norm(const std::string& data, const char* of_small_images) { return data.starts_with("imagenet") ? "imagenet" : of_small_images; }
+
+// `wanted` has everything that is set: some presets depend on the data and on whether a teacher is trained.
+void apply_preset(Recipe& r, const Recipe& wanted) {
+  r.preset = wanted.preset == "paper" ? "as-published" : wanted.preset;
+  if (r.preset == "as-published") {
+    published_budget(r, wanted);
+    r.data.holdout = 0;
+    r.data.norm = published_norm(wanted.data.name, "cifar10");
+    r.teacher_bn = "batch";
+    r.select = "test_best";
+    r.optim.lr_shift = 1;
+  } else if (r.preset == "clean") {
+    published_budget(r, wanted);
+    r.data.norm = published_norm(wanted.data.name, wanted.data.name == "cifar10" ? "cifar10" : "cifar100");
+    r.data.cutout = 112;  // hides as much of an enlarged image as 16 pixels do of a native one
   } else if (r.preset == "smoke") {
     r.data.train_size = 512;
     r.data.test_size = 256;
@@ -396,22 +439,53 @@ std::string without_folders(const std::string& text) {
 // The recipe as recipe_id sees it.
 Recipe placeless(Recipe r) {
   for (std::string& t : r.teachers) t = without_folders(t);
-  r.model.init = without_folders(r.model.init);
+  for (std::string* file : {&r.model.init, &r.data.train_list, &r.data.test_list}) *file = without_folders(*file);
   return r;
 }
 
 }  // namespace
 
-Recipe load_recipe(const Path& file, const std::vector<std::string>& overrides) {
-  std::vector<FileReader::Setting> settings;
-  if (!file.empty()) settings = FileReader(file).settings();
-  for (const std::string& word : overrides) settings.push_back(read_word(word));
+std::vector<Setting> read_settings(const Path& file) { return FileReader(file).settings(); }
 
-  Recipe recipe;
-  for (const auto& s : settings)
-    if (s.field->key == "preset") s.field->set(recipe, s.value, s.where);
-  apply_preset(recipe);
-  for (const auto& s : settings) s.field->set(recipe, s.value, s.where);
+Setting read_word(const std::string& word) {
+  const size_t equals = word.find('=');
+  KD_INPUT(equals != word.npos && equals > 0, "command line: '{}' is not a setting, expected key=value", shortened(word));
+  const std::string key = word.substr(0, equals), text = word.substr(equals + 1);
+  Setting s{.key = key, .values = {text}, .where = "command line"};
+  // Only lists have a syntax of their own; anything else is taken as it stands, so that a path may hold any character.
+  if (text.empty() || text[0] != '[') return s;
+  try {
+    const YAML::Node list = YAML::Load(text);
+    KD_INPUT(list.IsSequence() && is_one_document(text), "{}: {}={}: not a valid list", s.where, shortened(key), shortened(text));
+    s.kind = Setting::Kind::list;
+    s.values.clear();
+    for (const YAML::Node& item : list) {
+      if (!item.IsScalar()) s.kind = Setting::Kind::nested;
+      s.values.push_back(item.IsScalar() ? item.Scalar() : "");
+    }
+  } catch (const YAML::Exception& e) {
+    throw Error(fmt::format("{}: {}={}: not a valid list: {}", s.where, shortened(key), shortened(text), e.msg));
+  }
+  return s;
+}
+
+namespace {
+
+struct Resolved {
+  Recipe preset, recipe;  // before and after the settings
+};
+
+Resolved resolve(const std::vector<Setting>& settings) {
+  auto apply = [&](Recipe& r) {
+    for (const Setting& s : settings)
+      if (const Field* f = known_field(s)) f->set(r, s);
+  };
+  Recipe wanted, recipe;
+  apply(wanted);
+  apply_preset(recipe, wanted);
+  const Recipe preset = recipe;
+  apply(recipe);
+  recipe.preset = preset.preset;
 
   if (recipe.loss.soft_weight < 0) {
     KD_INPUT(recipe.loss.alpha <= 1, "loss.alpha is {}, so loss.soft_weight cannot be 1 - alpha; set it too", recipe.loss.alpha);
@@ -422,7 +496,54 @@ Recipe load_recipe(const Path& file, const std::vector<std::string>& overrides) 
     recipe.name = derived_name(recipe);
     KD_INPUT(DirectoryName{}.allows(recipe.name), "the teachers give the run the name '{}', expected {}; set name=", recipe.name, DirectoryName{}.expected());
   }
-  return recipe;
+  return {preset, recipe};
+}
+
+}  // namespace
+
+Recipe make_recipe(const std::vector<Setting>& settings) { return resolve(settings).recipe; }
+
+Recipe load_recipe(const Path& file, const std::vector<std::string>& words) {
+  std::vector<Setting> settings;
+  if (!file.empty()) settings = read_settings(file);
+  for (const std::string& word : words) settings.push_back(read_word(word));
+  return make_recipe(settings);
+}
+
+std::vector<RecipeValue> recipe_values(const std::vector<Setting>& settings) {
+  const auto [preset, recipe] = resolve(settings);
+  const Recipe plain;
+  std::vector<RecipeValue> values;
+  for (const Field& f : fields()) {
+    const std::string value = f.print(recipe), before = f.print(preset);
+    std::string origin = value != before ? "derived" : before != f.print(plain) ? "preset " + recipe.preset : "default";
+    for (const Setting& s : settings)
+      if (s.key == f.key) origin = s.where;
+    values.push_back({f.key, value, origin});
+  }
+  return values;
+}
+
+std::string run_kind(const Recipe& recipe) {
+  if (!recipe.teachers.empty()) return "student";
+  return recipe.name.empty() || recipe.name.starts_with("only_") ? "baseline" : "teacher";
+}
+
+const std::vector<std::string>& preset_names() {
+  static const std::vector<std::string> names{"lite32", "as-published", "clean", "smoke"};
+  return names;
+}
+
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& known) {
+  if (word.size() > 100) return "";
+  const std::string* best = nullptr;
+  size_t distance = SIZE_MAX;
+  for (const std::string& k : known) {
+    const size_t d = std::min(edit_distance(word, k), edit_distance(last_part(word), last_part(k)) + 1);  // the section counts for at most one letter
+    if (d < distance) best = &k, distance = d;
+  }
+  const size_t close = std::max<size_t>(1, last_part(word).size() / 2);
+  return best && distance <= close ? fmt::format("; did you mean {}?", *best) : "";
 }
 
 std::string to_yaml(const Recipe& recipe) {

@@ -3,7 +3,7 @@
 //     lr: 0.05
 //   optim.lr: 0.05              ... or dotted, in files and as key=value words of the command line
 // Values come from, in rising order: the defaults below, the preset, the file, the words. An unknown, repeated, ill-typed or out-of-range setting is
-// an input error of one line with file and line; nothing is ignored.
+// an input error of one line with file and line; nothing is ignored. kd/switches.h says which settings make a run do what published code does.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -16,9 +16,13 @@ namespace kd {
 
 struct Recipe {
   std::string name = {};          // of the run directory; derived by load_recipe if empty: "only_Sw", or "T1w_T2s_Sw" from the teachers and the view
-  std::string preset = "lite32";  // lite32: the values below | paper | smoke
+  std::string preset = "lite32";  // lite32: the values below | as-published | clean | smoke
   struct Data {
-    std::string name = "shapes", root = {};       // shapes | cifar10 | cifar100; root: folder of the CIFAR files
+    // shapes | cifar10 | cifar100 | images | imagenet | imagenet_lt; root: folder of the files
+    std::string name = "shapes", root = {};
+    std::string train_list = {}, test_list = {};  // images, imagenet*: list files, where not everything in root is meant
+    std::string packs = {};                       // ... folder of the packed files; empty: root/packs
+    int64_t pack_px = 0;                          // ... short side that larger images are shrunk to when they are packed; 0: none
     int64_t imbalance = 1;                        // largest class / smallest class
     double holdout = 0.1;                         // share of the training images that is not trained on
     int64_t train_size = 6000, test_size = 2000;  // shapes only
@@ -60,11 +64,37 @@ struct Recipe {
   bool operator==(const Recipe&) const = default;
 };
 
-// `file` may be empty (no file). Overrides are "key=value", value in YAML; a later one wins. The result is complete: name, soft_weight and milestones
-// are filled in.
-Recipe load_recipe(const Path& file, const std::vector<std::string>& overrides);
+// One thing that somebody wrote, before anyone has asked whether there is such a key.
+struct Setting {
+  enum class Kind : unsigned char { empty, text, list, section /* without entries */, nested /* a list of more than texts */ };
+  std::string key;  // dotted
+  Kind kind = Kind::text;
+  std::vector<std::string> values = {};  // of a list; one if text
+  std::string where = {};                // "recipes/x.yaml:3", "command line"
+};
+std::vector<Setting> read_settings(const Path& file);  // in the file's order; input error when it is not YAML or says something twice
+Setting read_word(const std::string& word);            // "key=value"
+
+// A later setting of a key wins. The result is complete: name, soft_weight and milestones are filled in.
+Recipe make_recipe(const std::vector<Setting>&);
+
+// make_recipe of a file, which may be empty (no file), and of words.
+Recipe load_recipe(const Path& file, const std::vector<std::string>& words);
+
+// Every value of make_recipe(settings), printed, in the order of to_yaml, with where it comes from: a setting's place, "preset clean", "default", or
+// "derived" from other values.
+struct RecipeValue {
+  std::string key, value, origin;
+};
+std::vector<RecipeValue> recipe_values(const std::vector<Setting>&);
 
 std::string to_yaml(const Recipe&);  // every value; loads back equal
+
+// "student" (has teachers), "baseline" (no teachers; no name yet, or one that starts with only_) or "teacher". as-published and clean train teachers
+// with another network and budget than the rest.
+std::string run_kind(const Recipe&);
+
+const std::vector<std::string>& preset_names();
 
 // Ten hex digits that tell experiments apart: a hash of all values except the seed, the preset's name, and the folders that files lie in.
 std::string recipe_id(const Recipe&);
@@ -78,6 +108,9 @@ std::string recipe_difference(const Recipe&, const Recipe&);
 double learning_rate(const Recipe::Optim&, int64_t epoch);
 
 std::string recipe_help();  // every key with its default, range and meaning, one a line
+
+// "; did you mean optim.lr?" for a word that is near one of those that exist, else empty.
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& known);
 
 // "T1w" of runs/shapes/T1w/seed0 and of T1w.safetensors.
 std::string teacher_name(std::string_view teacher);

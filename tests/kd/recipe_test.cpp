@@ -6,10 +6,13 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <set>
+#include <sstream>
 
 #include "engine/base/check.h"
 #include "engine/base/rng.h"
+#include "kd/switches.h"
 
 namespace kd {
 namespace {
@@ -73,19 +76,64 @@ TEST_F(RecipeFile, WordsBeatTheFileAndLaterWordsEarlierOnes) {
 }
 
 TEST_F(RecipeFile, PresetsStandBelowTheFile) {
-  const Recipe paper = load("optim: {epochs: 10}\npreset: paper\n");
-  EXPECT_EQ(paper.data.px, 224);
-  EXPECT_EQ(paper.model.stem, "imagenet");
-  EXPECT_EQ(paper.data.norm, "cifar10");
-  EXPECT_EQ(paper.optim.weight_decay, 0);
-  EXPECT_EQ(paper.optim.milestones, (std::vector<int64_t>{190, 195}));
-  EXPECT_EQ(paper.optim.epochs, 10) << "the file's, although it comes before the preset";
-  const Recipe smoke = load("preset: paper\n", {"preset=smoke"});
+  const Recipe published = load("optim: {epochs: 10}\npreset: as-published\n");
+  EXPECT_EQ(published.data.px, 224);
+  EXPECT_EQ(published.optim.milestones, (std::vector<int64_t>{190, 195}));
+  EXPECT_EQ(published.optim.epochs, 10) << "the file's, although it comes before the preset";
+  const Recipe smoke = load("preset: as-published\n", {"preset=smoke"});
   EXPECT_EQ(smoke.optim.epochs, 2);
   EXPECT_EQ(smoke.model.width, 0.25);
   EXPECT_EQ(smoke.data.train_size, 512);
   EXPECT_EQ(smoke.data.test_size, 256);
   EXPECT_EQ(smoke.data.px, 32) << "nothing of the preset that was overridden";
+  EXPECT_EQ(load("preset: paper\n"), load("preset: as-published\n")) << "an older name";
+  EXPECT_EQ(load("preset: paper\n").preset, "as-published");
+}
+
+// The training of arXiv 2405.00739 as its scripts run it: role, long tail, epochs, milestones, network.
+TEST_F(RecipeFile, PublishedBudgetsByRoleAndData) {
+  struct Budget {
+    std::vector<std::string> words;
+    int64_t epochs;
+    std::vector<int64_t> milestones;
+    std::string arch;
+  };
+  const Budget budgets[] = {{{"name=T1w"}, 61, {25, 40, 60}, "resnet50"},
+                            {{"name=T1w", "data.imbalance=100"}, 61, {55, 65}, "resnet50"},
+                            {{}, 200, {190, 195}, "resnet18"},
+                            {{"name=only_Ss"}, 200, {190, 195}, "resnet18"},
+                            {{"teachers=[T1w.safetensors]"}, 200, {190, 195}, "resnet18"},
+                            {{"teachers=[T1w.safetensors]", "name=mine", "data.imbalance=100"}, 175, {160, 165, 170}, "resnet18"},
+                            {{"name=T1s", "data.name=imagenet_lt"}, 60, {35, 50}, "resnet50"},
+                            {{"data.name=imagenet_lt"}, 165, {150, 155, 160}, "resnet18"},
+                            {{"data.name=imagenet"}, 60, {}, "resnet18"}};
+  for (const char* preset : {"as-published", "clean"})
+    for (const Budget& budget : budgets) {
+      std::vector<std::string> words{fmt::format("preset={}", preset), "data.name=cifar100"};
+      words.insert(words.end(), budget.words.begin(), budget.words.end());
+      const Recipe r = load_recipe({}, words);
+      EXPECT_EQ(r.optim.epochs, budget.epochs) << r.name;
+      EXPECT_EQ(r.optim.milestones, budget.milestones) << r.name;
+      EXPECT_EQ(r.model.arch, budget.arch) << r.name;
+      EXPECT_EQ(r.data.px, 224);
+      EXPECT_EQ(r.model.stem, "imagenet");
+      EXPECT_EQ(r.optim.weight_decay, 0);
+      EXPECT_EQ(r.optim.lr, 0.1);
+      EXPECT_EQ(r.optim.momentum, 0.9);
+      EXPECT_EQ(r.optim.batch, 128);
+      EXPECT_EQ(r.optim.warmup, budget.milestones.empty() ? 0 : 8);
+      EXPECT_EQ(r.optim.schedule, budget.milestones.empty() ? "cosine" : "step");
+      EXPECT_EQ(r.data.norm, r.data.name != "cifar100" ? "imagenet" : r.preset == "clean" ? "cifar100" : "cifar10");
+      EXPECT_EQ(r.loss.alpha, 0.6);
+      EXPECT_EQ(r.loss.tau, 3);
+    }
+}
+
+TEST_F(RecipeFile, KindOfARun) {
+  EXPECT_EQ(run_kind(load_recipe({}, {})), "baseline");
+  EXPECT_EQ(run_kind(load_recipe({}, {"name=only_S"})), "baseline");
+  EXPECT_EQ(run_kind(load_recipe({}, {"name=T1w"})), "teacher");
+  EXPECT_EQ(run_kind(load_recipe({}, {"name=only_Sw", "teachers=[T1w.safetensors]"})), "student");
 }
 
 TEST_F(RecipeFile, NamesAreDerivedFromTeachersAndView) {
@@ -99,7 +147,7 @@ TEST_F(RecipeFile, NamesAreDerivedFromTeachersAndView) {
 TEST_F(RecipeFile, EveryValueSurvivesAsYaml) {
   const std::vector<std::vector<std::string>> settings{
       {},
-      {"preset=paper", "optim.lr=0.30000000000000004", "optim.weight_decay=1e-7", "seed=9007199254740992"},
+      {"preset=as-published", "optim.lr=0.30000000000000004", "optim.weight_decay=1e-7", "seed=9007199254740992"},
       {"teachers=[\"a, b/T1w/seed0\", 'x: \"y\"/T2s/seed1', null/T3s]", "data.root=#tab\there \\ \"quoted\" \x01 äöü", "name=null"},
       {"optim.schedule=cosine", "model.init=~", "loss.alpha=2", "loss.soft_weight=9", "name=true", "loss.zscore=true"}};
   for (const auto& words : settings) {
@@ -119,13 +167,16 @@ TEST_F(RecipeFile, UnknownKeys) {
   expect_refused("teacher: [a]\n", {"did you mean teachers?"});
   expect_refused("optim.weightdecay: 0\n", {"did you mean optim.weight_decay?"});
   expect_refused("xyzzy: 1\n", {"r.yaml:1:", "xyzzy", "docs/recipes.md"});
-  expect_refused("data:\n  name:\n    a: 1\n", {"r.yaml:2:", "data.name is a section"});
+  expect_refused("data:\n  name:\n    a: 1\n", {"r.yaml:3:", "data.name is a section"});
   expect_refused("optim: 3\n", {"r.yaml:1:", "optim is '3'"});
-  expect_refused("base: &b {lr: 1}\noptim:\n  <<: *b\n", {"r.yaml:1:", "'base'"});
-  expect_refused("optim:\n  <<: {lr: 1}\n", {"r.yaml:2:", "'optim.<<'"});
+  expect_refused("base: &b {lr: 1}\noptim:\n  <<: *b\n", {"r.yaml:1:", "'base.lr'"});
+  expect_refused("optim:\n  <<: {lr: 1}\n", {"r.yaml:2:", "'optim.<<.lr'"});
   expect_refused("? [a, b]\n: 1\n", {"r.yaml:1:", "a key is a list"});
   expect_refused("", {"command line", "'optim.lrr'", "did you mean optim.lr?"}, {"optim.lrr=1"});
   expect_refused("", {"command line", "'seed'", "key=value"}, {"seed"});
+  expect_refused("", {"command line", "'=3'", "key=value"}, {"=3"});
+  expect_refused("seed: 1\ngrid: {seeds: [0]}\n", {"r.yaml:2:", "kd_bench grid"});
+  expect_refused("", {"command line", "kd_bench grid"}, {"grid.seeds=[0]"});
   expect_refused(std::string(900, 'k') + ": 1\n", {"r.yaml:1:", "unknown key"});
 }
 
@@ -168,6 +219,10 @@ TEST_F(RecipeFile, NotYaml) {
   expect_refused("seed: *nobody\n", {"r.yaml:1:", "not valid YAML"});
   expect_refused(std::string(100'000, '['), {"r.yaml:1:"});
   expect_refused(std::string(2 << 20, ' '), {"r.yaml", "1 MB"});
+  expect_refused("a: &a {b: *a}\n", {"r.yaml:1:"});
+  std::string doubling = "a0: &a0 {x: 1, y: 2}\n";  // a megabyte of such lines names more leaves than there are atoms
+  for (int i = 1; i < 100; ++i) doubling += fmt::format("a{}: &a{} {{x: *a{}, y: *a{}}}\n", i, i, i - 1, i - 1);
+  expect_refused(doubling, {"r.yaml:", "too deep or too long"});
   EXPECT_THROW(load_recipe(folder_ / "nowhere.yaml", {}), Error);
   EXPECT_THROW(load_recipe(folder_, {}), Error) << "a folder";
 }
@@ -193,12 +248,14 @@ TEST_F(RecipeFile, IdentityIsTheExperimentNotThePlace) {
   const std::string base = id({"name=S", "teachers=[runs/shapes/T1w/seed0]"});
   EXPECT_EQ(base.size(), 10u);
   EXPECT_EQ(base.find_first_not_of("0123456789abcdef"), std::string::npos);
-  EXPECT_EQ(id({"name=S", "teachers=[/else/where/T1w/seed0/]", "seed=5", "data.root=x"}), base);
+  EXPECT_EQ(id({"name=S", "teachers=[/else/where/T1w/seed0/]", "seed=5", "data.root=x", "data.packs=y"}), base);
   EXPECT_EQ(id({"name=S", "teachers=[runs/shapes/T1w/seed0]", "loss.soft_weight=0.4"}), base) << "written out or derived";
   std::set<std::string> ids{base};
   for (const char* word : {"optim.lr=0.2", "view=strong", "teachers=[runs/shapes/T1w/seed1]", "loss.zscore=true", "optim.milestones=[1]", "eval_every=2"})
     ids.insert(id({"name=S", "teachers=[runs/shapes/T1w/seed0]", word}));
   EXPECT_EQ(ids.size(), 7u);
+  EXPECT_EQ(id({"data.train_list=a/b.txt"}), id({"data.train_list=/c/b.txt"}));
+  EXPECT_NE(id({"data.train_list=a/b.txt"}), id({"data.train_list=a/d.txt"}));
 
   const Recipe a = load_recipe({}, {}), b = load_recipe({}, {"optim.lr=0.05", "seed=3"});
   EXPECT_EQ(recipe_difference(a, b), "optim.lr is 0.1 and 0.05");
@@ -207,10 +264,12 @@ TEST_F(RecipeFile, IdentityIsTheExperimentNotThePlace) {
 
 TEST_F(RecipeFile, TheRecipesOfTheRepositoryLoad) {
   int count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(KD_GOLDEN_DIR "/../../recipes")) {
-    const Recipe r = load_recipe(entry.path(), {});
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(KD_GOLDEN_DIR "/../../recipes")) {
+    if (entry.path().extension() != ".yaml") continue;
     const std::string text = read_text(entry.path());
     EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 35) << entry.path();
+    if (text.find("\ngrid:") != text.npos) continue;  // tests/bench/grid_test.cpp
+    const Recipe r = load_recipe(entry.path(), {});
     EXPECT_EQ(r.teachers.empty(), entry.path().filename().string().find("teacher") != std::string::npos) << entry.path();
     ++count;
   }
@@ -220,6 +279,121 @@ TEST_F(RecipeFile, TheRecipesOfTheRepositoryLoad) {
 TEST_F(RecipeFile, HelpShowsEveryKey) {
   const std::string help = recipe_help();
   for (const char* part : {"optim.lr ", "0.0005", "mean_loss | mean_probs", "eval_every"}) EXPECT_NE(help.find(part), std::string::npos) << part;
+}
+
+// ---- Where values come from, and the switches of published code. ----
+
+TEST_F(RecipeFile, EveryValueHasItsOrigin) {
+  std::ofstream(file_) << "preset: clean\noptim:\n  lr: 0.05\n  epochs: 10\nview: weak\n";
+  std::vector<Setting> settings = read_settings(file_);
+  for (const char* word : {"optim.epochs=12", "optim.milestones=[]", "seed=0"}) settings.push_back(read_word(word));
+  std::map<std::string, RecipeValue> values;
+  for (const RecipeValue& v : recipe_values(settings)) EXPECT_TRUE(values.emplace(v.key, v).second) << v.key;
+  auto expect = [&](const char* key, const std::string& value, const std::string& origin) {
+    EXPECT_EQ(values.at(key).value, value) << key;
+    EXPECT_EQ(values.at(key).origin, origin) << key;
+  };
+  expect("preset", "clean", file_.string() + ":1");
+  expect("optim.lr", "0.05", file_.string() + ":3");
+  expect("optim.epochs", "12", "command line");
+  expect("optim.milestones", "[6, 9, 11]", "command line");
+  expect("view", "weak", file_.string() + ":5");
+  expect("seed", "0", "command line");
+  expect("data.px", "224", "preset clean");
+  expect("optim.batch", "128", "default");
+  expect("loss.soft_weight", "0.4", "derived");
+  expect("name", "only_Sw", "derived");
+  expect("teachers", "[]", "default");
+}
+
+TEST_F(RecipeFile, ShowIsARecipeWithItsOriginsAligned) {
+  std::ofstream(file_) << "preset: as-published\noptim: {lr: 0.05}\n";
+  const std::string text = recipe_show(file_, {"data.root=#tab\there \" \x01", "teachers=[runs/T1w/seed0, \"T 2.safetensors\"]", "name=x"});
+  const Recipe r = load_recipe(file_, {"data.root=#tab\there \" \x01", "teachers=[runs/T1w/seed0, \"T 2.safetensors\"]", "name=x"});
+  EXPECT_EQ(load(text), r) << text;
+  std::set<size_t> columns;
+  std::istringstream lines(text);
+  int origins = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t at = line.find("  # ");
+    if (at == line.npos) continue;
+    ++origins;
+    columns.insert(at);
+  }
+  EXPECT_EQ(columns.size(), 1u) << text;
+  EXPECT_EQ(size_t(origins), recipe_values({}).size());
+  for (const char* part : {"r.yaml:2\n", "# command line\n", "# preset as-published, P14\n", "# default\n", "# derived\n"})
+    EXPECT_NE(text.find(part), text.npos) << part << "is missing in:\n" << text;
+  EXPECT_NE(text.find("# id " + recipe_id(r) + "\n"), text.npos) << text;
+}
+
+TEST_F(RecipeFile, DiffShowsWhatDiffersAndNothingElse) {
+  std::ofstream(file_) << "preset: clean\noptim: {lr: 0.05}\n";
+  const std::string text = recipe_diff("as-published", file_.string(), {});
+  std::map<std::string, std::pair<std::string, std::string>> rows;
+  std::istringstream lines(text);
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_NE(line.find("as-published"), line.npos);
+  EXPECT_NE(line.find("r.yaml"), line.npos);
+  while (std::getline(lines, line)) {
+    std::istringstream words(line);
+    std::string key, a, b;
+    words >> key >> a >> b;
+    rows[key] = {a, b};
+  }
+  const std::map<std::string, std::pair<std::string, std::string>> expected{
+      {"preset", {"as-published", "clean"}}, {"data.holdout", {"0", "0.1"}}, {"data.norm", {"cifar10", "cifar100"}}, {"data.cutout", {"16", "112"}},
+      {"teacher_bn", {"batch", "running"}},  {"optim.lr", {"0.1", "0.05"}},  {"optim.lr_shift", {"1", "0"}},         {"select", {"test_best", "holdout"}}};
+  EXPECT_EQ(rows, expected) << text;
+  EXPECT_EQ(recipe_diff("smoke", "smoke", {"seed=3"}), "no difference\n");
+  EXPECT_NE(recipe_diff("as-published", "clean", {"name=T1w", "data.cutout=8"}).find("select"), text.npos);
+  EXPECT_EQ(recipe_diff("as-published", "clean", {"data.cutout=8"}).find("data.cutout"), text.npos) << "the words are for both";
+  make_directories(folder_ / "run");
+  std::ofstream(folder_ / "run" / "config.yaml") << to_yaml(load_recipe({}, {"seed=4"}));
+  EXPECT_NE(recipe_diff((folder_ / "run").string(), "lite32", {}).find("seed"), text.npos) << "a run directory is its config.yaml";
+  for (const char* wrong : {"as-publishd", "nowhere.yaml"}) {
+    try {
+      recipe_diff(wrong, "clean", {});
+      ADD_FAILURE() << wrong;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(wrong), std::string::npos) << e.what();
+    }
+  }
+}
+
+TEST_F(RecipeFile, TheSwitchesAreWhatThePresetsSet) {
+  auto values = [](const char* preset) {
+    std::map<std::string, std::string> out;
+    for (const RecipeValue& v : recipe_values({read_word(std::string("preset=") + preset), read_word("data.name=cifar100")})) out[v.key] = v.value;
+    return out;
+  };
+  const auto published = values("as-published"), clean = values("clean");
+  std::set<std::string> switched{"preset"};
+  ASSERT_EQ(switches().size(), 30u);
+  for (size_t i = 0; i < 30; ++i) {
+    const Switch& s = switches()[i];
+    EXPECT_EQ(s.id, fmt::format("P{}", i + 1));
+    EXPECT_FALSE(s.fact.empty()) << s.id;
+    EXPECT_TRUE(!s.settings.empty() || !s.here.empty()) << s.id;
+    for (const Switch::Value& v : s.settings) {
+      EXPECT_EQ(published.at(v.key), v.published) << s.id;
+      EXPECT_EQ(clean.at(v.key), v.clean) << s.id;
+      switched.insert(v.key);
+    }
+  }
+  for (const auto& [key, value] : published)
+    EXPECT_TRUE(value == clean.at(key) || switched.count(key)) << key << " differs between the presets and is no switch";
+}
+
+TEST_F(RecipeFile, TheSwitchesAreInTheDocumentation) {
+  const std::string text = read_text(KD_GOLDEN_DIR "/../../docs/recipes.md");
+  for (const Switch& s : switches()) {
+    const size_t row = text.find("| " + s.id + " |");
+    ASSERT_NE(row, text.npos) << s.id;
+    const std::string line = text.substr(row, text.find('\n', row) - row);
+    for (const Switch::Value& v : s.settings) EXPECT_NE(line.find("`" + v.key + "=" + v.published + "`"), line.npos) << s.id << ": " << line;
+  }
 }
 
 // ---- Learning rate: the ranges of epochs that the published schedules give, and one epoch later without the early step. ----
