@@ -57,6 +57,12 @@ int run_main(int argc, char** argv) {
   CLI::App* train = add_run("train", "train a teacher or a baseline");
   CLI::App* distill = add_run("distill", "distil a student from the recipe's teachers");
 
+  CLI::App* grid = add_run("grid", "teachers, baselines and all students of a grid recipe; several processes may share one folder");
+  GridOptions grid_options;
+  grid->add_flag("--dry-run", grid_options.dry_run, "print runs, sharing, time, memory and disk, and do nothing");
+  bool no_wait = false;
+  grid->add_flag("--no-wait", no_wait, "leave when other processes have taken all that can be done now");
+
   CLI::App* config = app.add_subcommand("config", "the settings of a run");
   config->require_subcommand(1);
   CLI::App* config_keys = config->add_subcommand("keys", "every setting with its default, range and meaning");
@@ -132,6 +138,15 @@ int run_main(int argc, char** argv) {
   run.device = eval_options.device = device;
   run.launch = no_graph ? Launch::eager : Launch::graph;
 
+  if (*grid) {
+    std::string file;
+    std::vector<std::string> settings;
+    for (const std::string& word : words) (word.find('=') == word.npos && file.empty() ? file = word : settings.emplace_back(word));
+    KD_INPUT(!file.empty(), "which grid? e.g. kd_bench grid recipes/ci_grid28.yaml");
+    grid_options.run = run;
+    grid_options.wait = !no_wait;
+    return run_grid(file, settings, grid_options);
+  }
   if (*train || *distill) {
     const Recipe recipe = recipe_from(words);
     if (*train) KD_INPUT(recipe.teachers.empty(), "the recipe names teachers; use 'kd_bench distill' for a student");

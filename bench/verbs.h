@@ -5,6 +5,8 @@
 
 #include "data/augment.h"
 #include "data/dataset.h"
+#include "data/fetch.h"
+#include "data/image_set.h"
 #include "engine/base/file.h"
 #include "engine/graph.h"
 #include "kd/recipe.h"
@@ -38,11 +40,24 @@ struct EvalOptions {
 // Fidelity, calibration, divergence, mutual information and attention of a run and its teachers: analysis/eval.json and analysis/pred.safetensors.
 void evaluate_run(const Path& run_dir, const EvalOptions&);
 
+struct GridOptions {
+  RunOptions run = {};
+  bool dry_run = false;        // print what would be done
+  bool wait = true;            // for what other processes have taken; else leave when there is nothing to take
+  double stale_seconds = 300;  // without a sign of life from another machine's process, after which its work is taken over
+  double poll_seconds = 5;
+};
+// Everything that the grid (bench/grid.h) still has to do, together with other processes that do the same in the same folder: teachers, baselines and
+// students group by group, evaluations, tables. A group that fails does not stop the others. Returns the exit code: 0 if nothing failed.
+int run_grid(const Path& file, const std::vector<std::string>& words, const GridOptions&);
+
 int doctor();
 void show_views(const DataConfig&, const std::string& view, int64_t px, int64_t count, uint64_t seed, const Path& png);
 void generate_data(const DataConfig&, const Path& out);
 void images_to_cifar(const Path& folder, const Path& out, double test_share, uint64_t seed);
 void verify_data(const DataConfig&);
+void fetch_data(FetchOptions);               // shows its own progress
+void pack_data(const DataConfig&, Rebuild);  // images, imagenet and imagenet_lt
 void convert_model(const Path& in, const Path& out);
 void demo(const Path& out, Device, bool quiet);
 
