@@ -19,7 +19,8 @@ void require_precision(Device device, DType type) {
   if (type == DType::f32) return;
   if (device == Device::cuda) {
     const GpuInfo& gpu = gpu_info();
-    KD_INPUT(gpu.major >= 8, "precision=bf16 needs a GPU of compute capability 8.0 or newer, '{}' has {}.{}; use precision=fp32", gpu.name, gpu.major, gpu.minor);
+    KD_INPUT(gpu.major >= 8, "precision=bf16 needs a GPU of compute capability 8.0 or newer, '{}' has {}.{}; use precision=fp32", gpu.name, gpu.major,
+             gpu.minor);
   } else {
     KD_INPUT(cpu_info().avx512_bf16, "precision=bf16 needs a CPU with AVX512_BF16, '{}' has none; use precision=fp32", cpu_info().name);
   }
@@ -45,15 +46,16 @@ Path run_path(const Recipe& recipe, const Path& out) {
   return out / dataset / recipe.name / fmt::format("seed{}", recipe.seed);
 }
 
-Path model_path(const std::string& teacher) {
+Path model_path(const std::string& teacher, const char* what) {
   const Path path = teacher;
   if (!std::filesystem::is_directory(path)) {
-    KD_INPUT(std::filesystem::exists(path), "teacher '{}': no such run directory or file", teacher);
+    KD_INPUT(std::filesystem::exists(path), "{} '{}': no such run directory or file", what, teacher);
     return path;
   }
   const Path best = path / "ckpt" / "best.safetensors";
-  KD_INPUT(std::filesystem::exists(best), "teacher '{}': has no ckpt/best.safetensors; train it first", teacher);
-  KD_INPUT(std::filesystem::exists(path / "DONE"), "teacher '{}': is not finished; run its 'kd_bench train' again and it goes on from its last epoch", teacher);
+  KD_INPUT(std::filesystem::exists(best), "{} '{}': has no ckpt/best.safetensors; train it first", what, teacher);
+  KD_INPUT(std::filesystem::exists(path / "DONE"), "{} '{}': is not finished; run its 'kd_bench train' again and it goes on from its last epoch", what,
+           teacher);
   return best;
 }
 

@@ -77,6 +77,11 @@ Var Resnet::features(const Var& x, Mode mode) {
   return y;
 }
 
+int64_t Resnet::feature_side(int64_t px) const {
+  for (int halvings = config_.stem == Stem::imagenet ? 5 : 3; halvings > 0; --halvings) px = (px + 1) / 2;  // window 3 or 7, padded by 1 or 3
+  return px;
+}
+
 Var Resnet::logits(const Var& features) const { return (*fc_)(global_avg_pool(features)); }
 
 }  // namespace kd

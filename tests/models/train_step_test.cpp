@@ -38,7 +38,7 @@ ResnetConfig config_of(const Setting& s, Device device, uint64_t seed) {
 Outcome train(const Setting& s, Device device, int steps, Launch launch = Launch::graph) {
   Resnet student(config_of(s, device, 1));
   std::vector<std::unique_ptr<Resnet>> owned;
-  std::vector<Resnet*> teachers;
+  std::vector<Frozen> teachers;
   for (int i = 0; i < s.teachers; ++i) {
     owned.push_back(std::make_unique<Resnet>(config_of(s, device, uint64_t(10 + i))));
     teachers.push_back(owned.back().get());
