@@ -102,7 +102,6 @@ class Run {
   const Path& path() const { return path_; }
   bool is_done() const { return dir_.is_done(); }
   int64_t epochs_done() const { return state_.epochs_done; }
-  int64_t feature_side() const { return net_->feature_side(recipe_.data.px); }
 
   // frozen: where a network is among those of the step.
   Student student(const std::function<size_t(const FrozenKey&)>& frozen) const {
@@ -245,8 +244,6 @@ class Group {
       KD_CHECK(batch_stream(recipe) == batch_stream(first), "{} and {} do not see the same batches", first.name, recipe.name);
     for (const Recipe& recipe : recipes) load_frozen(recipe);
     for (const Recipe& recipe : recipes) runs_.push_back(std::make_unique<Run>(recipe, options_, splits_));
-    for (const auto& run : runs_)
-      if (!run->is_done()) require_same_maps(*run);
     loader_.emplace(splits_.train, LoaderConfig{.batch = first.optim.batch,
                                                 .view = view_from_name(first.view),
                                                 .augment = augment_config(first),
@@ -288,7 +285,7 @@ class Group {
       const int64_t classes = frozen(key, "teacher", recipe).net->config().classes;
       KD_INPUT(classes == splits_.train.classes, "teacher {}: has {} classes, {} has {}", key.model.string(), classes, recipe.data.name, splits_.train.classes);
     }
-    for (const FrozenKey& key : references_of(recipe)) frozen(key, "attention reference", recipe);
+    for (const FrozenKey& key : references_of(recipe)) require_same_map(key, frozen(key, "attention reference", recipe).net->config().stem, recipe);
   }
 
   const LoadedModel& frozen(const FrozenKey& key, const char* what, const Recipe& recipe) {
@@ -301,15 +298,12 @@ class Group {
   }
 
   // Attention is compared position by position.
-  void require_same_maps(const Run& run) const {
-    const Recipe& recipe = run.recipe();
-    for (const FrozenKey& key : references_of(recipe)) {
-      const int64_t side = run.feature_side(), other = frozen_.at(key).net->feature_side(recipe.data.px);
-      KD_INPUT(side == other, "attention reference {}: its feature map has {}x{} positions at {} px, that of {} {}x{}; attention needs the same model.stem",
-               key.model.string(), other, other, recipe.data.px, recipe.name, side, side);
-      KD_INPUT(side > 1, "attention.mode is {}, but the feature map of {} has a single position at {} px; use a larger data.px or model.stem=cifar",
-               recipe.attention.mode, recipe.name, recipe.data.px);
-    }
+  static void require_same_map(const FrozenKey& key, Stem stem, const Recipe& recipe) {
+    const int64_t px = recipe.data.px, other = feature_side(stem, px), side = feature_side(stem_from_name(recipe.model.stem), px);
+    KD_INPUT(side == other, "attention reference {}: its feature map has {}x{} positions at {} px, that of {} {}x{}; attention needs the same model.stem",
+             key.model.string(), other, other, px, recipe.name, side, side);
+    KD_INPUT(side > 1, "{}: attention.mode is {}, but feature maps have a single position at {} px; use a larger data.px or model.stem=cifar", recipe.name,
+             recipe.attention.mode, px);
   }
 
   // The step of the runs whose next epoch this is: a kill between two checkpoints leaves some of a group an epoch ahead.

@@ -495,18 +495,18 @@ Resolved resolve(const std::vector<Setting>& settings) {
     KD_INPUT(recipe.loss.alpha <= 1, "loss.alpha is {}, so loss.soft_weight cannot be 1 - alpha; set it too", recipe.loss.alpha);
     recipe.loss.soft_weight = 1 - recipe.loss.alpha;
   }
-  const Recipe::Attention& attention = recipe.attention;
-  if (attention.mode == "none")
-    KD_INPUT(attention.weight == 0 && attention.references.empty(), "attention.{} is set, but attention.mode is none; set it to similarity or distance",
-             attention.weight != 0 ? "weight" : "references");
-  else
-    KD_INPUT(!attention_references(recipe).empty(), "attention.mode is {}, but there is nothing to compare with; give attention.references or teachers",
-             attention.mode);
   if (recipe.optim.schedule == "step" && recipe.optim.milestones.empty()) recipe.optim.milestones = default_milestones(recipe.optim.epochs);
   if (recipe.name.empty()) {
     recipe.name = derived_name(recipe);
     KD_INPUT(DirectoryName{}.allows(recipe.name), "the teachers give the run the name '{}', expected {}; set name=", recipe.name, DirectoryName{}.expected());
   }
+  const Recipe::Attention& attention = recipe.attention;
+  if (attention.mode == "none")
+    KD_INPUT(attention.weight == 0 && attention.references.empty(), "{}: attention.{} is set, but attention.mode is none; set it to similarity or distance",
+             recipe.name, attention.weight != 0 ? "weight" : "references");
+  else
+    KD_INPUT(!attention_references(recipe).empty(), "{}: attention.mode is {}, but there is nothing to compare with; give attention.references or teachers",
+             recipe.name, attention.mode);
   return {preset, recipe};
 }
 

@@ -18,6 +18,8 @@ Stem stem_from_name(std::string_view);
 std::string to_string(Arch);
 std::string to_string(Stem);
 
+int64_t feature_side(Stem, int64_t px);  // h = w of the last stage's map of images of px by px
+
 struct ResnetConfig {
   Arch arch = Arch::resnet18;
   Stem stem = Stem::cifar;
@@ -42,7 +44,6 @@ class Resnet {
   const ResnetConfig& config() const { return config_; }
   const Linear& head() const { return *fc_; }
   int64_t feature_channels() const { return fc_->weight.shape()[1]; }
-  int64_t feature_side(int64_t px) const;  // h = w of the features of images of px by px
 
  private:
   // A residual block: conv1, conv2 (and conv3 in the bottleneck), plus a projection where the shape changes.
