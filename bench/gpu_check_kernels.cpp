@@ -6,6 +6,7 @@
 
 #include "bench/gpu_check.h"
 #include "data/augment.h"
+#include "kernels/attention_loss/attention_loss.h"
 #include "kernels/batchnorm/batchnorm.h"
 #include "kernels/conv/conv.h"
 #include "kernels/gemm/gemm.h"
@@ -353,6 +354,30 @@ void add_kd_loss(Builder& to) {
     }
 }
 
+void add_attention_loss(Builder& to) {
+  const int64_t n = to.at_most(128, 4), positions = 49, k = 512, teacher_k = 2048;
+  to.add(fmt::format("attention_loss:bf16:{}x{}x{}:2_references_of_{}", n, positions, k, teacher_k), [=](Stream s) {
+    const Tensor f = random_on(s.device, {n, positions, k}, DType::bf16, 0.f, 1.f, 1), df = Tensor::empty(f.shape(), DType::bf16, s.device);
+    const Tensor a = random_on(s.device, {n, positions, teacher_k}, DType::bf16, 0.f, 1.f, 2), b = random_on(s.device, a.shape(), DType::bf16, 0.f, 1.f, 3);
+    const Tensor values = Tensor::empty({n}, DType::f32, s.device), loss = Tensor::empty({1}, DType::f32, s.device);
+    return Work{.run =
+                    [=] {
+                      attention_loss(s, {.trained = {f.raw(), k},
+                                         .references = {{a.raw(), teacher_k}, {b.raw(), teacher_k}},
+                                         .n_references = 2,
+                                         .df = df.raw(),
+                                         .values = values.data<float>(),
+                                         .n = n,
+                                         .positions = positions,
+                                         .type = DType::bf16,
+                                         .mode = AttentionMode::similarity,
+                                         .weight = 1});
+                      attention_loss_sums(s, {.values = values.data<float>(), .n = n, .weight = 1, .loss = loss.data<float>()});
+                    },
+                .bytes = 2.0 * double(n * positions * (2 * k + 2 * teacher_k))};
+  });
+}
+
 void add_small_passes(Builder& to) {
   for (int64_t c : {512, 2048}) {
     const int64_t n = to.at_most(256, 4);
@@ -500,6 +525,7 @@ cases::Cases gpu_sized_cases(bool tiny) {
   add_stem(to);
   add_sgd(to);
   add_kd_loss(to);
+  add_attention_loss(to);
   add_small_passes(to);
   add_augment(to);
   add_metrics(to);

@@ -784,7 +784,7 @@ TEST_F(GridFile, ATeacherThatBeginsToMoveIsNotTheReferenceThatStays) {
 
 TEST_F(GridFile, AReferenceWithOtherMapsIsRefusedBeforeAnythingIsWritten) {
   const Path file = write(std::string(kTiny) +
-                          "data.px: 64\noptim.epochs: 1\ngrid:\n  teachers: {T1w: 1, T2w: 2}\n  teacher_arms:\n"
+                          "data.px: 64\ngrid:\n  teachers: {T1w: 1, T2w: 2}\n  teacher_arms:\n"
                           "    T2w: {a: {attention.mode: similarity, attention.weight: 1, attention.references: [T1w], model.stem: imagenet}}\n");
   testing::internal::CaptureStderr();
   EXPECT_EQ(run_grid(file, {}, {.run = {.out = folder_ / "runs", .quiet = true, .command = "kd_bench grid"}, .poll_seconds = 0.01}), 1);

@@ -57,7 +57,17 @@ class Runs(Temporary):
         self.assertNotEqual(weights[0], weights[2])
 
     def test_killed_run_goes_on_with_the_same_bits(self):
-        settings = ["name=T1s", "view=strong", "optim.epochs=6", "data.train_size=1500", "precision=fp32"]
+        self.kill_and_go_on("name=T1s", "view=strong")
+
+    def test_killed_run_beside_a_reference_goes_on_with_the_same_bits(self):
+        first = self.train("first", "name=T1w", "optim.epochs=1")
+        record = self.kill_and_go_on("name=T2w_apart", "seed=2", "attention.mode=similarity", "attention.weight=0.5", f"attention.references=[{first}]")
+        self.assertTrue(all(0 < e["attention"] < 1 for e in record), record)
+        self.assertLess(record[-1]["attention"], record[0]["attention"], "it was to look elsewhere")
+        self.assertTrue(all(abs(e["loss"] - e["ce"] - 0.5 * e["attention"]) < 1e-6 for e in record), record)
+
+    def kill_and_go_on(self, *what):
+        settings = [*what, "optim.epochs=6", "data.train_size=1500", "precision=fp32"]
         whole = self.train("whole", *settings)
         run = self.dir / "killed" / whole.relative_to(self.dir / "whole")
         command = [BINARY, "train", "--quiet", "--out", self.dir / "killed", *SMALL, *settings]
@@ -83,6 +93,7 @@ class Runs(Temporary):
 
         self.assertEqual(learned(run), learned(whole))
         self.assertEqual([e["epoch"] for e in epochs(run)], list(range(6)))
+        return epochs(run)
 
     def test_finished_run_is_left_alone(self):
         run = self.train("a", "name=T1w")
@@ -213,6 +224,10 @@ class BadInput(Temporary):
         self.train_refused(verb="distill", says=["no teachers"])
         teacher = self.train("t", "name=T1w")
         self.train_refused(f"teachers=[{teacher}]", says=["distill"])
+        reference = ["name=T2w", "attention.mode=similarity", "attention.weight=1"]
+        self.train_refused(*reference, says=["T2w", "attention.references"])
+        self.train_refused(*reference, f"attention.references=[{self.dir / 'nobody'}]", says=["attention reference", "nobody"])
+        self.train_refused(*reference, f"attention.references=[{teacher}]", "model.stem=imagenet", says=["T1w", "4x4 positions", "1x1", "model.stem"])
         kd_bench("data", "generate", "--train", "200", "--test", "100", "-o", self.dir / "c")
         (self.dir / "c" / "fine_label_names.txt").unlink()  # without names the format's 100 classes are taken
         self.train_refused(f"teachers=[{teacher}]", "data.name=cifar100", f"data.root={self.dir / 'c'}", verb="distill", says=["T1w", "10 classes"])
