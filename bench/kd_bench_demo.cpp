@@ -25,7 +25,8 @@ void demo(const Path& out, Device device, bool quiet) {
   const Path strong = train({"name=T2s", "view=strong", "seed=2", "optim.epochs=20"});  // distorted images take longer to learn
   const Path alone = train({"name=only_Sw", "view=weak", "seed=3"});
   const Path taught = train({"name=T1w_T2s_Sw", "view=weak", "seed=3", "teachers=[" + weak.string() + ", " + strong.string() + "]"});
-  for (const Path& run : {weak, strong, alone, taught}) evaluate_run(run, {.device = device, .quiet = true});
+  Evaluator evaluator({.device = device, .quiet = true});
+  for (const Path& run : {weak, strong, alone, taught}) evaluator.evaluate(run);
 
   if (!quiet) print_tables(runs, "text", "all");
   const Path report = out / "report.html";

@@ -32,12 +32,9 @@ struct TrainState {
 void save_state(const Path& path, Resnet& net, const TrainState& state) {
   TensorFile file{state_dict(net.params()), {}};
   for (NamedTensor& t : momentum_dict(net.params())) file.tensors.push_back(std::move(t));
-  file.metadata = {{"device", device_name(net.config().device)},
-                   {"epochs_done", fmt::format("{}", state.epochs_done)},
-                   {"best_epoch", fmt::format("{}", state.best_epoch)},
-                   {"best_score", fmt::format("{:.17g}", state.best_score)},
-                   {"seconds", fmt::format("{:.3f}", state.seconds)},
-                   {"train_seconds", fmt::format("{:.3f}", state.train_seconds)}};
+  file.metadata = {{"device", device_name(net.config().device)},        {"epochs_done", fmt::format("{}", state.epochs_done)},
+                   {"best_epoch", fmt::format("{}", state.best_epoch)}, {"best_score", fmt::format("{:.17g}", state.best_score)},
+                   {"seconds", fmt::format("{:.3f}", state.seconds)},   {"train_seconds", fmt::format("{:.3f}", state.train_seconds)}};
   write_safetensors(path, file);
 }
 

@@ -8,6 +8,10 @@ DataConfig data_config(const Recipe& recipe) {
   // The split is part of the data, not of a run's luck: runs of every seed share it, so that students and teachers can be compared.
   return {.name = recipe.data.name,
           .root = recipe.data.root,
+          .train_list = recipe.data.train_list,
+          .test_list = recipe.data.test_list,
+          .packs = recipe.data.packs,
+          .pack_px = recipe.data.pack_px,
           .imbalance = recipe.data.imbalance,
           .holdout = recipe.data.holdout,
           .train_size = recipe.data.train_size,
@@ -19,7 +23,8 @@ void require_precision(Device device, DType type) {
   if (type == DType::f32) return;
   if (device == Device::cuda) {
     const GpuInfo& gpu = gpu_info();
-    KD_INPUT(gpu.major >= 8, "precision=bf16 needs a GPU of compute capability 8.0 or newer, '{}' has {}.{}; use precision=fp32", gpu.name, gpu.major, gpu.minor);
+    KD_INPUT(gpu.major >= 8, "precision=bf16 needs a GPU of compute capability 8.0 or newer, '{}' has {}.{}; use precision=fp32", gpu.name, gpu.major,
+             gpu.minor);
   } else {
     KD_INPUT(cpu_info().avx512_bf16, "precision=bf16 needs a CPU with AVX512_BF16, '{}' has none; use precision=fp32", cpu_info().name);
   }
