@@ -41,6 +41,14 @@ class Temporary(unittest.TestCase):
         kd_bench(verb, "--quiet", "--out", self.dir / out, *SMALL, *settings)
         return next(run for run in sorted((self.dir / out).glob("*/*/seed*")) if (run / "DONE").exists() and self.named(run, settings))
 
+    def refused(self, *args, says=()):
+        result = kd_bench(*args, check=False)
+        self.assertNotEqual(result.returncode, 0, args)
+        lines = result.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, f"{args}: {result.stderr}")
+        for word in says:
+            self.assertIn(str(word), lines[0], args)
+
     @staticmethod
     def named(run, settings):
         names = [s.split("=")[1] for s in settings if s.startswith("name=")]
@@ -107,13 +115,14 @@ class Runs(Temporary):
         self.assertLess(record[-1]["loss"], record[0]["loss"])
         self.assertTrue(all(math.isfinite(e["kd"]) and e["kd"] > 0 for e in record))
         kd_bench("eval", t1, t2, student)
+        self.recomputed_offline(student, (t1, t2))
         result = json.loads((student / "analysis" / "eval.json").read_text())
         models, pairs = (result["views"]["test"][k] for k in ("models", "pairs"))
         self.assertEqual(set(models), {"S", "T1", "T2", "Ens"})
         self.assertTrue({"T1-S", "T2-S", "Ens-S", "T1-T2"} <= set(pairs))
         self.assertTrue(0 <= pairs["Ens-S"]["agreement"] <= 1 and pairs["Ens-S"]["kl_ab"] >= 0)
         self.assertEqual(sum(b["n"] for b in models["S"]["reliability"]), 300)
-        self.assertIn("random_projection", result["attention"]["kinds"])
+        self.assertIn("random_projection", result["attention"]["views"]["train_view"])
         summary = json.loads((student / "summary.json").read_text())
         self.assertEqual(summary["teachers"], ["T1w", "T2s"])
         self.assertAlmostEqual(summary["test_top1_selected"], models["S"]["top1"], places=9)
@@ -123,6 +132,24 @@ class Runs(Temporary):
         html = (self.dir / "r.html").read_text()
         self.assertIn("T1w_T2s_Sw", html.replace("<wbr>", ""))
         self.assertTrue(html.rstrip().endswith("</html>"))
+
+    def recomputed_offline(self, student, teachers):
+        """eval.json comes from pred.safetensors alone: the same bytes again with every network and image out of reach."""
+        analysis = student / "analysis"
+        before = (analysis / "eval.json").read_bytes()
+        away = [(run / "ckpt").rename(run / "away") for run in (student, *teachers)]
+        (analysis / "eval.json").unlink()
+        kd_bench("eval", "--offline", student)
+        self.assertEqual((analysis / "eval.json").read_bytes(), before)
+        kd_bench("eval", "--offline", "--threshold", "0.6", student)
+        self.assertNotEqual((analysis / "eval.json").read_bytes(), before)
+        dump = (analysis / "pred.safetensors").read_bytes()
+        (analysis / "pred.safetensors").write_bytes(dump[:len(dump) // 2])
+        self.refused("eval", "--offline", student, says=["pred.safetensors"])
+        (analysis / "pred.safetensors").write_bytes(dump)
+        (analysis / "eval.json").write_bytes(before)
+        for folder in away:
+            folder.rename(folder.parent / "ckpt")
 
     def test_learns_from_shapes(self):
         run = self.train("a", "name=T1w", "data.train_size=3000", "data.test_size=500", "optim.epochs=10", "optim.batch=64", "optim.warmup=2", "optim.schedule=cosine",
@@ -152,7 +179,7 @@ class Runs(Temporary):
                              f"precision={precision}")
             losses.append(epochs(run)[0]["loss"])
             kd_bench("eval", run)
-            self.assertEqual(json.loads((run / "analysis" / "eval.json").read_text())["gallery"]["cam_side"], 7)
+            self.assertEqual(json.loads((run / "analysis" / "gallery.json").read_text())["cam_side"], 7)
         self.assertTrue(all(math.isfinite(v) and 1 < v < 6 for v in losses), losses)
         self.assertEqual(len(set(losses)), len(losses))
 
@@ -169,14 +196,6 @@ class Runs(Temporary):
 
 
 class BadInput(Temporary):
-    def refused(self, *args, says=()):
-        result = kd_bench(*args, check=False)
-        self.assertNotEqual(result.returncode, 0, args)
-        lines = result.stderr.strip().splitlines()
-        self.assertEqual(len(lines), 1, f"{args}: {result.stderr}")
-        for word in says:
-            self.assertIn(str(word), lines[0], args)
-
     def train_refused(self, *settings, says, verb="train"):
         self.refused(verb, "--quiet", "--out", self.dir / "runs", *SMALL, *settings, says=says)
         leftovers = [p for p in self.dir.rglob("*") if p.suffix == ".tmp"]
