@@ -498,8 +498,8 @@ TEST(Knn, SeedsAndNothing) {
   expect_error([] { digamma(0); }, {"digamma of 0"});
 }
 
-// How far the two estimates of a batch of 128 are from the truth with 100 classes, against the means over 400 batches of a NumPy program (knn) and over
-// protocols' simulated table (plug-in).
+// How far the two estimates from batches of 128 are from the truth with 100 classes. The nearest-neighbour means are those of a NumPy program over 400 batches,
+// the plug-in ones of another simulation; both are in docs/metrics.md.
 TEST(CodeInformation, WithOneHundredClasses) {
   struct Situation {
     double copied, plugin, knn, whole;  // at n = 128, at n = 128, plug-in at n = 10,000
@@ -622,6 +622,10 @@ TEST(CodeMetrics, InformationIsAveragedOverBatches) {
   EXPECT_CLOSE(means.at("1Tand1S_mis"), (.897945724857 + std::log(2.)) / 2, 1e-12);
   // Two targets of two samples, each within the noise of its twin: psi(4) - psi(2).
   EXPECT_CLOSE(means.at("1Tand1S_mi"), (knn_mi(kA, kB, 2) + digamma(4) - digamma(2)) / 2, 1e-12);
+  std::vector<int32_t> twice_a = kA, twice_b = kB;
+  twice_a.insert(twice_a.end(), kA.begin(), kA.end()), twice_b.insert(twice_b.end(), kB.begin(), kB.end());
+  EXPECT_NE(code_metrics(one_hot("S", twice_b, 4), {one_hot("T1", twice_a, 4)}, 2, ShortBatch::counts, 10).at("1Tand1S_mi"), knn_mi(kA, kB, 2))
+      << "each batch has noise of its own";
 }
 
 TEST(CodeMetrics, ABatchOfSingletonsIsLeftOutOfItsMean) {
@@ -751,10 +755,11 @@ TEST(ClassTransport, NeverBelowTheTrueDistance) {
 }
 
 TEST(ClassTransport, FarClassesAndCertainModels) {
-  // One class far from seven close ones: the largest cost is 7 times the mean; and probabilities down to e^-2000.
-  Tensor cost = zero_one_cost(8);
-  for (int64_t i = 0; i < 64; ++i) cost.data<float>()[i] *= i % 8 == 7 || i / 8 == 7 ? 100.f : .01f;
-  const LogitSet a = one_hot("A", {0, 7, 3}, 8), b = one_hot("B", {7, 7, 2}, 8);
+  // One class far from 31 close ones: the largest cost is 16 times the mean; and probabilities down to e^-2000.
+  constexpr int64_t c = 32;
+  Tensor cost = zero_one_cost(c);
+  for (int64_t i = 0; i < c * c; ++i) cost.data<float>()[i] *= i % c == 7 || i / c == 7 ? 100.f : .01f;
+  const LogitSet a = one_hot("A", {0, 7, 3}, c), b = one_hot("B", {7, 7, 2}, c);
   for (const Tensor& t : {a.logits, b.logits})
     for (int64_t i = 0; i < t.elements(); ++i) t.data<float>()[i] *= 2000;
   EXPECT_CLOSE(wasserstein_classes(a, b, cost), (100 + 0 + .01) / 3, 1e-4);
