@@ -29,8 +29,12 @@ json to_json(const ModelMetrics& m) {
           {"entropy", m.entropy},
           {"ece", m.ece},
           {"ece_unweighted", m.ece_unweighted},
+          {"ece_adaptive", m.ece_adaptive},
+          {"ece_classwise", m.ece_classwise},
           {"mce", m.mce},
           {"mean_confidence", m.mean_confidence},
+          {"logit_mean", m.logit_mean},
+          {"logit_std", m.logit_std},
           {"per_class_top1", m.per_class_top1},
           {"reliability", bins}};
 }
@@ -56,11 +60,39 @@ json to_json(const PairMetrics& p) {
           {"mi_soft", p.mi_soft}};
 }
 
+// The cost of moving mass between classes, as the classifiers of the teachers see them: of one, or the mean of all for their ensemble.
+std::map<std::string, Tensor> class_costs(const Dump& dump) {
+  std::map<std::string, Tensor> costs;
+  std::vector<Tensor> all;
+  for (const auto& [name, head] : dump.heads) {
+    if (name == "S") continue;
+    costs[name] = class_cost(std::span(&head, 1));
+    all.push_back(head);
+  }
+  if (all.size() > 1) costs["Ens"] = class_cost(all);
+  return costs;
+}
+
+LogitSet logits_of(const DumpedModel& m) { return {m.name, m.logits}; }
+
+// The published code's numbers. Its teachers run as in training; it drops the short last batch where it evaluates on augmented test images.
+json code_json(const std::string& name, const DumpedView& view, uint64_t seed) {
+  const bool on_students_view = name == "student_view";
+  std::vector<LogitSet> teachers;
+  for (size_t i = 1; i < view.models.size(); ++i) teachers.push_back(logits_of(view.models[i]));
+  LogitSet student = logits_of(view.models[0]);
+  if (!view.as_run.empty()) {
+    for (size_t i = 0; i < teachers.size(); ++i) teachers[i] = logits_of(view.as_run.at(i));
+    student.logits = student.logits.slice(0, teachers[0].logits.shape());
+  }
+  return code_metrics(student, teachers, seed, on_students_view ? ShortBatch::dropped : ShortBatch::counts);
+}
+
 // Every model, the ensemble of the teachers, and every pair that the study compares.
-json view_json(const DumpedView& view, const Dump& dump) {
+json view_json(const std::string& name, const DumpedView& view, const Dump& dump) {
   std::vector<LogitSet> all, teachers;
   for (const DumpedModel& m : view.models) {
-    all.push_back({m.name, m.logits});
+    all.push_back(logits_of(m));
     if (m.name != "S") teachers.push_back(all.back());
   }
   if (teachers.size() > 1) all.push_back(ensemble_of(teachers, Ensemble::mean_probs));
@@ -70,14 +102,18 @@ json view_json(const DumpedView& view, const Dump& dump) {
     const ShotTop1 shots = shot_top1(m, view.labels, dump.train_counts);
     j.update({{"top1_many", shots.many}, {"top1_medium", shots.medium}, {"top1_few", shots.few}});
   }
-  auto pair = [&](const LogitSet& a, const LogitSet& b) { pairs[a.name + "-" + b.name] = to_json(pair_metrics(a, b, view.labels, dump.seed)); };
+  const std::map<std::string, Tensor> costs = class_costs(dump);
+  auto pair = [&](const LogitSet& a, const LogitSet& b) {
+    json& j = pairs[a.name + "-" + b.name] = to_json(pair_metrics(a, b, view.labels, dump.seed));
+    if (auto cost = costs.find(a.name); cost != costs.end()) j["wasserstein_class"] = wasserstein_classes(a, b, cost->second);
+  };
   for (const LogitSet& m : all)
     if (m.name != "S") pair(m, all.front());
   for (size_t i = 0; i < teachers.size(); ++i)
     for (size_t j = i + 1; j < teachers.size(); ++j) pair(teachers[i], teachers[j]);
   if (teachers.size() > 1)
     for (const LogitSet& t : teachers) pair(all.back(), t);
-  return {{"models", models}, {"pairs", pairs}};
+  return {{"models", models}, {"pairs", pairs}, {"rk", code_json(name, view, dump.seed)}};
 }
 
 // ---- attention
@@ -98,7 +134,7 @@ json attention_json(const DumpedView& view, int64_t px, double threshold) {
       const IouResult r = mask_iou(maps, px, threshold);
       iou[name] = r.mean, pooled[name] = r.batch_pooled, skipped[name] = r.skipped;
       json& row = sweep[name] = json::array();
-      for (const double t : kSweep) row.push_back(t == threshold ? r.mean : mask_iou(maps, px, t).mean);
+      for (const IouResult& at : iou_sweep(maps, px, kSweep)) row.push_back(at.mean);
     };
     for (size_t i = 0; i < seen.size(); ++i) {
       const Tensor& maps = seen[i]->maps.at(kind);
@@ -257,7 +293,7 @@ std::string analyse(const Dump& dump, const AnalysisOptions& options) {
   };
   json views = json::object(), attention = json::object(), images = json::object();
   for (const auto& [name, view] : dump.views) {
-    views[name] = view_json(view, dump);
+    views[name] = view_json(name, view, dump);
     images[name] = view.labels.size();
     if (json kinds = attention_json(view, dump.px, options.threshold); !kinds.empty()) attention[name] = std::move(kinds);
   }
@@ -265,12 +301,25 @@ std::string analyse(const Dump& dump, const AnalysisOptions& options) {
     auto it = views.find(view);
     return it == views.end() ? std::nan("") : it->at("models").at("S").at("top1").get<double>();
   };
-  json out{{"format", 2}, {"checkpoint", dump.checkpoint}, {"images", images}, {"views", views}};
+  json out{{"format", 2}, {"checkpoint", dump.checkpoint}, {"images", images}};
   out["gap"] = {{"train", top1("train")},
                 {"test", top1("test")},
                 {"gap", top1("train") - top1("test")},
                 {"gap_view", top1("train_view") - top1("student_view")},
                 {"gap_rk", number("train_top1_running") - top1("test")}};
+  // The published calibration is of training images: on the weak view, except where the name has an Ss.
+  for (const char* view : {"train_weak", "train_view"})
+    if (views.contains(view)) {
+      views["test"]["models"]["S"]["ece_rk"] = views[view]["models"]["S"]["ece_unweighted"];
+      break;
+    }
+  if (dump.numbers.count("top1_base")) {
+    const Affinity a = affinity(number("top1_base"), number("top1_weak"), number("top1_strong"), number("top1_test"));
+    out["affinity"] = {{"top1_base", number("top1_base")}, {"top1_weak", number("top1_weak")}, {"top1_strong", number("top1_strong")},
+                       {"top1_test", number("top1_test")}, {"weak_base", a.weak_base},         {"strong_base", a.strong_base},
+                       {"weak_test", a.weak_test},         {"strong_test", a.strong_test}};
+  }
+  out["views"] = std::move(views);
   out["attention"] = {{"threshold", options.threshold}, {"sweep_thresholds", kSweep}, {"views", attention}};
   return out.dump();
 }

@@ -268,6 +268,11 @@ void Evaluator::evaluate(const Path& run_dir) {
     for (Member& m : members) into.models.push_back(seen_by(m, view, *data, *options, Maps::yes));
   }
   dump.views["train"] = {.labels = train.labels, .models = {seen_by(members[0], "train", train, on_test, Maps::no)}};
+  if (recipe.view == "strong" && run_kind(recipe) == "teacher") {  // whose published calibration is on the weak view
+    PredictOptions on_weak = on_test;
+    on_weak.view = View::weak;
+    dump.views["train_weak"] = {.labels = train.labels, .models = {seen_by(members[0], "train_weak", train, on_weak, Maps::no)}};
+  }
   if (test.masks.defined()) dump.views["test"].masks = masks_at(test.masks, recipe.data.px);
   if (recipe.teacher_bn == "batch" && test.size() >= on_students.batch) {
     PredictOptions as_run = on_students;

@@ -92,9 +92,42 @@ TEST(Analysis, CountsWhatCanBeCountedByHand) {
   EXPECT_EQ(pairs["T2-S"]["agreement"], 0.25);
   EXPECT_EQ(pairs["T1-T2"]["agreement"], 0);
   EXPECT_TRUE(pairs.contains("Ens-S") && pairs.contains("Ens-T1"));
+  EXPECT_EQ(test["rk"]["1Tand1S_f"], 0.75) << "one batch";
+  EXPECT_EQ(test["rk"]["T1T2_f"], 0);
+  EXPECT_FALSE(test["rk"].contains("3Tand1S_f"));
+  EXPECT_GT(pairs["T1-S"]["wasserstein_class"], 0);
+  EXPECT_FALSE(models["S"].contains("ece_rk")) << "there are no training images in the student's view";
+  EXPECT_FALSE(eval.contains("affinity"));
   EXPECT_EQ(eval["gap"]["gap"], 80 - 50);
   EXPECT_EQ(eval["gap"]["gap_rk"], 60 - 50);
   EXPECT_TRUE(eval["gap"]["gap_view"].is_null()) << "there is no student's view in this dump";
+}
+
+TEST(Analysis, TeachersAsTheRunHadThemAreThoseOfThePublishedNumbers) {
+  Dump dump = small_dump();
+  DumpedView view = dump.views["test"];
+  view.masks = {};
+  std::vector<float> wrong(3 * 3, 0.f);
+  for (size_t i = 0; i < 3; ++i) wrong[i * 3 + 2 - (i == 2)] = 2;  // 2 2 1, where S says 0 1 0: never the same
+  view.as_run = {{.name = "T1", .logits = tensor({3, 3}, wrong)}, {.name = "T2", .logits = tensor({3, 3}, wrong)}};
+  dump.views["train_view"] = view;  // where the short batch counts
+  const json eval = json::parse(analyse(dump, {})), &seen = eval["views"]["train_view"];
+  EXPECT_EQ(seen["rk"]["1Tand1S_f"], 0);
+  EXPECT_EQ(seen["pairs"]["T1-S"]["agreement"], 0.75) << "the textbook numbers are of teachers in evaluation mode";
+  EXPECT_EQ(eval["views"]["test"]["models"]["S"]["ece_rk"], seen["models"]["S"]["ece_unweighted"]);
+  write_dump(std::filesystem::temp_directory_path() / fmt::format("kd_as_run_{}", ::getpid()), dump);
+  const Path file = std::filesystem::temp_directory_path() / fmt::format("kd_as_run_{}", ::getpid());
+  EXPECT_EQ(json::parse(analyse(read_dump(file), {})), eval);
+  std::filesystem::remove(file);
+}
+
+TEST(Analysis, Affinity) {
+  Dump dump = small_dump();
+  dump.numbers = {{"top1_base", .61}, {"top1_weak", .52}, {"top1_strong", .305}, {"top1_test", .65}};
+  const json a = json::parse(analyse(dump, {}))["affinity"];
+  EXPECT_NEAR(a["weak_base"].get<double>(), .852459, 1e-6);
+  EXPECT_NEAR(a["strong_base"].get<double>(), .5, 1e-12);
+  EXPECT_NEAR(a["weak_test"].get<double>(), .8, 1e-12);
 }
 
 TEST(Analysis, AttentionOfEqualAndOfOppositeCorners) {
