@@ -398,7 +398,9 @@ TEST(StudyTables, ZscoreAgainstItsWeightControl) {
                                             {"_zscore", true, .6, 82.0},
                                             {"_plain_9", false, .1, 70.0},
                                             {"_zscore_9", true, .1, 73.0},
-                                            {"_p1", false, .1, 20.0}}) {
+                                            {"_p1", false, .1, 20.0},
+                                            {"_zscore_x", true, .3, 60.0},
+                                            {"_plain_x", false, .2, 60.0}}) {
       RunSummary r = student(std::string("T1w_T2w_Sw") + arm, seed, top1 + (zscore ? double(seed) : 0));
       r.zscore = zscore, r.alpha = alpha, r.soft_weight = alpha == .6 ? .4 : 9, r.tau = alpha == .6 ? 3 : 2;
       r.views["test"].pairs["Ens-S"] = {{"agreement", zscore ? 0.85 : 0.8}};
@@ -409,13 +411,15 @@ TEST(StudyTables, ZscoreAgainstItsWeightControl) {
   const Table *accuracy = find_table(tables, "R8 shapes, z-scored logits: accuracy"), *logits = find_table(tables, "R8 shapes, z-scored logits: logits"),
               *differences = find_table(tables, "R8 shapes, z-scored logits: against its weight control");
   ASSERT_TRUE(accuracy && logits && differences);
-  EXPECT_EQ(names_of(*accuracy), (std::vector<std::string>{"T1w_T2w_Sw_plain", "T1w_T2w_Sw_zscore", "T1w_T2w_Sw_plain_9", "T1w_T2w_Sw_zscore_9"}));
+  EXPECT_EQ(names_of(*accuracy),
+            (std::vector<std::string>{"T1w_T2w_Sw_plain", "T1w_T2w_Sw_zscore", "T1w_T2w_Sw_plain_9", "T1w_T2w_Sw_zscore_9", "T1w_T2w_Sw_zscore_x"}));
   EXPECT_EQ(cell(*accuracy, "T1w_T2w_Sw_zscore_9", "soft_weight"), "9");
   EXPECT_EQ(cell(*logits, "T1w_T2w_Sw_zscore", "logit_std_s"), "1.500 ± 0.000");
   EXPECT_EQ(cell(*differences, "T1w_T2w_Sw_zscore_9", "control"), "T1w_T2w_Sw_plain_9");
   EXPECT_EQ(cell(*differences, "T1w_T2w_Sw_zscore_9", "d_last"), "+3.50 [−2.85, +9.85]");  // 3, 4: 3.5 ± 12.7062 * 0.5
   EXPECT_EQ(cell(*differences, "T1w_T2w_Sw_zscore", "d_agreement"), "+0.050 [+0.050, +0.050]");
   EXPECT_EQ(cell(*differences, "T1w_T2w_Sw_zscore", "d_kl"), "–");
+  EXPECT_EQ(cell(*differences, "T1w_T2w_Sw_zscore_x", "control"), "–") << "named alike, of another alpha";
 }
 
 TEST(StudyTables, LongTail) {
