@@ -28,7 +28,7 @@ void demo(const Path& out, Device device, bool quiet) {
   Evaluator evaluator({.device = device, .quiet = true});
   for (const Path& run : {weak, strong, alone, taught}) evaluator.evaluate(run);
 
-  if (!quiet) print_tables(runs, "text", "all");
+  if (!quiet) print_tables(runs, {});
   const Path report = out / "report.html";
   write_report(runs, report);
   if (!quiet)
