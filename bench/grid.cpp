@@ -15,7 +15,8 @@
 namespace kd {
 namespace {
 
-constexpr const char* kGridKeys[] = {"grid.teachers", "grid.students", "grid.seeds", "grid.teacher", "grid.student", "grid.arms", "grid.max_students"};
+constexpr const char* kGridKeys[] = {"grid.teachers",     "grid.students", "grid.seeds", "grid.teacher",
+                                     "grid.teacher_arms", "grid.student",  "grid.arms",  "grid.max_students"};
 
 bool parse_whole(const std::string& text, int64_t& value) {
   const char* end = text.data() + text.size();
@@ -77,6 +78,9 @@ class Planner {
   }
 
   Grid plan() {
+    for (const auto& [name, arms] : teacher_arms_)
+      KD_INPUT(std::any_of(teachers_.begin(), teachers_.end(), [&, of = name](const TeacherSource& t) { return t.name == of; }),
+               "{}: grid.teacher_arms: {} is not in grid.teachers", arms[0].where, name);
     for (const TeacherSource& t : teachers_) add_teachers(t);
     require_different_teachers();
     grid_.groups = groups_of(0, grid_.runs.size(), true);
@@ -102,15 +106,18 @@ class Planner {
       return s.key.starts_with(front) ? s.key.substr(front.size()) : "";
     };
     const bool is_empty = s.kind == Setting::Kind::empty || s.kind == Setting::Kind::section;
-    const std::string in_teachers = under("teachers"), in_teacher = under("teacher"), in_student = under("student"), in_arms = under("arms");
+    const std::string in_teachers = under("teachers"), in_teacher = under("teacher"), in_teacher_arms = under("teacher_arms"), in_student = under("student"),
+                      in_arms = under("arms");
     if (!in_teachers.empty())
       read_teacher(in_teachers, s);
     else if (!in_teacher.empty())
       read_role(in_teacher, s, layer.teacher);
     else if (!in_student.empty())
       read_role(in_student, s, layer.student);
+    else if (!in_teacher_arms.empty())
+      read_teacher_arm(in_teacher_arms, s);
     else if (!in_arms.empty())
-      read_arm(in_arms, s);
+      read_arm(in_arms, s, arms_, "grid.arms");
     else if (s.key == "grid.students")
       read_students(s);
     else if (s.key == "grid.seeds")
@@ -118,14 +125,19 @@ class Planner {
     else if (s.key == "grid.max_students")
       KD_INPUT(s.kind == Setting::Kind::text && parse_whole(s.values[0], max_students_) && max_students_ >= 1,
                "{}: grid.max_students is '{}', expected a whole number from 1", s.where, fmt::join(s.values, ", "));
-    else if (is_empty && (s.key == "grid" || s.key == "grid.teachers" || s.key == "grid.teacher" || s.key == "grid.student" || s.key == "grid.arms"))
+    else if (is_empty && is_section(s.key))
       return;
     else if (s.key == "grid.teachers")
       throw Error(fmt::format("{}: grid.teachers needs a seed or a path for each, e.g. teachers: {{T1w: 1, T2s: 2}}", s.where));
-    else if (s.key == "grid.teacher" || s.key == "grid.student" || s.key == "grid.arms" || s.key == "grid")
+    else if (is_section(s.key))
       throw Error(fmt::format("{}: {} is '{}', expected 'key: value' lines", s.where, s.key, fmt::join(s.values, ", ")));
     else
       throw Error(fmt::format("{}: unknown key '{}'{}", s.where, s.key, hint(s.key)));
+  }
+
+  static bool is_section(const std::string& key) {
+    static const std::set<std::string> sections{"grid", "grid.teachers", "grid.teacher", "grid.teacher_arms", "grid.student", "grid.arms"};
+    return sections.count(key) > 0;
   }
 
   static std::string hint(const std::string& key) {
@@ -144,14 +156,21 @@ class Planner {
     role.back().key = key;
   }
 
-  void read_arm(const std::string& key, const Setting& s) {
+  static void read_arm(const std::string& key, const Setting& s, std::vector<Arm>& arms, const std::string& section) {
     const size_t dot = key.find('.');
     const std::string name = key.substr(0, dot);
-    auto arm = std::find_if(arms_.begin(), arms_.end(), [&](const Arm& a) { return a.name == name; });
-    if (arm == arms_.end()) arm = arms_.insert(arm, {name, {}, s.where});
+    auto arm = std::find_if(arms.begin(), arms.end(), [&](const Arm& a) { return a.name == name; });
+    if (arm == arms.end()) arm = arms.insert(arm, {name, {}, s.where});
     if (dot != key.npos) return read_role(key.substr(dot + 1), s, arm->settings);
-    KD_INPUT(s.kind == Setting::Kind::empty || s.kind == Setting::Kind::section, "{}: grid.arms.{} is '{}', expected settings, or {{}} for none", s.where, name,
-             fmt::join(s.values, ", "));
+    KD_INPUT(s.kind == Setting::Kind::empty || s.kind == Setting::Kind::section, "{}: {}.{} is '{}', expected settings, or {{}} for none", s.where, section,
+             name, fmt::join(s.values, ", "));
+  }
+
+  void read_teacher_arm(const std::string& key, const Setting& s) {
+    const size_t dot = key.find('.');
+    const std::string teacher = key.substr(0, dot);
+    KD_INPUT(dot != key.npos, "{}: grid.teacher_arms: {} needs arms, e.g. {}: {{plain: {{}}, long: {{optim.epochs: 30}}}}", s.where, teacher, teacher);
+    read_arm(key.substr(dot + 1), s, teacher_arms_[teacher], "grid.teacher_arms." + teacher);
   }
 
   void read_teacher(const std::string& name, const Setting& s) {
@@ -212,8 +231,9 @@ class Planner {
 
   // ---- The runs. ----
 
+  // at, of: which of how many seeds this is; networks with as many have one for each.
   GridRun run_of(const std::vector<const std::vector<Setting>*>& layers, const std::string& name, const std::string& view, int64_t seed,
-                 const std::vector<std::string>& teachers, const std::string& where) const {
+                 const std::vector<std::string>& teachers, const std::string& where, size_t at, size_t of) const {
     std::vector<Setting> settings;
     for (const auto* layer : layers) settings.insert(settings.end(), layer->begin(), layer->end());
     auto set = [&](const char* key, std::vector<std::string> values, Setting::Kind kind = Setting::Kind::text) {
@@ -224,23 +244,62 @@ class Planner {
     set("seed", {fmt::format("{}", seed)});
     set("teachers", teachers, Setting::Kind::list);
     GridRun run{make_recipe(settings), {}};
+    for (std::string& reference : run.recipe.attention.references) reference = reference_of(reference, name, where, at, of);
     run.dir = run_path(run.recipe, grid_.out);
     return run;
+  }
+
+  // A teacher of this grid, by name and seed, or a path.
+  std::string reference_of(const std::string& reference, const std::string& by, const std::string& where, size_t at, size_t of) const {
+    const auto known = sources_.find(reference);
+    if (known == sources_.end()) {
+      std::vector<std::string> names;
+      for (const auto& [name, source] : sources_) names.push_back(name);
+      KD_INPUT(std::filesystem::exists(reference),
+               "{}: attention.references of {}: '{}' is no run directory or file, and no teacher that stands before it ({})", where, by, reference,
+               names.empty() ? "there is none" : fmt::format("{}", fmt::join(names, ", ")));
+      model_path(reference, "attention reference");  // says what is wrong with it
+      return reference;
+    }
+    const auto& each = known->second;
+    KD_INPUT(each.size() == 1 || each.size() == of, "{}: attention.references of {}: {} has {} seeds for {}; give one, or one for each", where, by, reference,
+             each.size(), of);
+    return each[each.size() == 1 ? 0 : at];
   }
 
   void add_teachers(const TeacherSource& t) {
     KD_INPUT(names_.empty() || t.count() == 1 || t.count() == seeds_.size(), "{}: grid.teachers: {} has {} values for {} seeds; give one, or one for each",
              t.where, t.name, t.count(), seeds_.size());
+    const auto armed = teacher_arms_.find(t.name);
+    const std::vector<Arm>& arms = armed == teacher_arms_.end() ? no_arms() : armed->second;
+    KD_INPUT(t.paths.empty() || armed == teacher_arms_.end(), "{}: grid.teacher_arms: {} is not trained here; arms are for teachers with a seed", arms[0].where,
+             t.name);
     for (const std::string& path : t.paths) {
       model_path(path);  // says what is wrong with it
       sources_[t.name].push_back(path);
     }
-    for (int64_t seed : t.seeds) {
-      grid_.runs.push_back(run_of({&of_file_.base, &of_file_.teacher, &of_words_.base, &of_words_.teacher}, t.name, t.name.back() == 'w' ? "weak" : "strong",
-                                  seed, {}, t.where));
-      sources_[t.name].push_back(grid_.runs.back().dir.string());
+    for (const Arm& arm : arms) {
+      const std::string name = with_arm(t.name, arm);
+      variants_[t.name].push_back(name);
+      const std::string& where = arm.where.empty() ? t.where : arm.where;
+      std::map<int64_t, GridRun> trained;  // a seed may stand there for several students
+      for (size_t i = 0; i < t.seeds.size(); ++i) {
+        const GridRun run = run_of({&of_file_.base, &of_file_.teacher, &arm.settings, &of_words_.base, &of_words_.teacher}, name,
+                                   t.name.back() == 'w' ? "weak" : "strong", t.seeds[i], {}, where, i, t.count());
+        const auto [before, is_new] = trained.try_emplace(t.seeds[i], run);
+        KD_INPUT(before->second.recipe == run.recipe, "{}: {} with seed {} would be two networks: {}", where, name, t.seeds[i],
+                 recipe_difference(before->second.recipe, run.recipe));
+        if (is_new) grid_.runs.push_back(run);
+        sources_[name].push_back(run.dir.string());
+      }
     }
   }
+
+  static const std::vector<Arm>& no_arms() {
+    static const std::vector<Arm> one{{"", {}, ""}};
+    return one;
+  }
+  static std::string with_arm(const std::string& name, const Arm& arm) { return arm.name.empty() ? name : name + "_" + arm.name; }
 
   // Teachers 1 and 2 of one view differ in the seed alone, so with one seed they would be one network under two names.
   void require_different_teachers() const {
@@ -249,6 +308,7 @@ class Planner {
     for (const GridRun& run : grid_.runs) {
       Recipe nameless = run.recipe;
       nameless.name = "";
+      if (nameless.attention.weight == 0) nameless.attention = {};  // only measured
       const auto [other, is_new] = known.try_emplace(to_yaml(nameless), &run);
       KD_INPUT(is_new, "{}: {} and {} would be the same network: both have seed {} and the {} view; give them different seeds", file_,
                other->second->recipe.name, run.recipe.name, run.recipe.seed, run.recipe.view);
@@ -259,28 +319,50 @@ class Planner {
   void add_students(const std::string& name, const std::string& where) {
     const std::vector<std::string> teachers = teachers_of(name);
     for (const std::string& teacher : teachers)
-      KD_INPUT(sources_.count(teacher), "{}: {} needs the teacher {}; give its seed or path in grid.teachers", where, name, teacher);
-    static const std::vector<Arm> one{{"", {}, ""}};  // arms are variants of distillation: a baseline has none
-    for (const Arm& arm : arms_.empty() || teachers.empty() ? one : arms_)
-      for (size_t i = 0; i < seeds_.size(); ++i) {
-        std::vector<std::string> paths;
-        for (const std::string& teacher : teachers) {
-          const auto& of_seeds = sources_.at(teacher);
-          paths.push_back(of_seeds.size() == 1 ? of_seeds[0] : of_seeds[i]);
+      KD_INPUT(variants_.count(teacher), "{}: {} needs the teacher {}; give its seed or path in grid.teachers", where, name, teacher);
+    // Every combination of the teachers' arms, the last teacher's varying fastest.
+    std::vector<std::vector<std::string>> choices{{}};
+    for (const std::string& teacher : teachers) {
+      std::vector<std::vector<std::string>> longer;
+      for (const auto& choice : choices)
+        for (const std::string& variant : variants_.at(teacher)) {
+          longer.push_back(choice);
+          longer.back().push_back(variant);
         }
-        grid_.runs.push_back(run_of({&of_file_.base, &of_file_.student, &arm.settings, &of_words_.base, &of_words_.student},
-                                    name + (arm.name.empty() ? "" : "_" + arm.name), view_of(name), seeds_[i], paths, arm.where.empty() ? where : arm.where));
-      }
+      choices = std::move(longer);
+    }
+    for (const auto& choice : choices) {
+      std::string chosen = name;
+      for (size_t t = 0; t < teachers.size(); ++t) chosen += choice[t].substr(teachers[t].size());
+      for (const Arm& arm : arms_.empty() || teachers.empty() ? no_arms() : arms_)  // arms are variants of distillation: a baseline has none
+        for (size_t i = 0; i < seeds_.size(); ++i) {
+          std::vector<std::string> paths;
+          for (const std::string& variant : choice) {
+            const auto& of_seeds = sources_.at(variant);
+            paths.push_back(of_seeds.size() == 1 ? of_seeds[0] : of_seeds[i]);
+          }
+          const std::string full = with_arm(chosen, arm), &from = arm.where.empty() ? where : arm.where;
+          grid_.runs.push_back(run_of({&of_file_.base, &of_file_.student, &arm.settings, &of_words_.base, &of_words_.student}, full, view_of(name), seeds_[i],
+                                      paths, from, i, seeds_.size()));
+          KD_INPUT(student_dirs_.insert(grid_.runs.back().dir).second, "{}: two students would be called {}; rename an arm", from, full);
+        }
+    }
   }
 
   // ---- The groups. ----
 
-  // Runs [first, last) by the batches that they see, each group at most max_students long and the parts of a divided one of like length.
+  // Runs [first, last) by the batches that they see, each group at most max_students long and the parts of a divided one of like length. A teacher that
+  // is compared with another one comes after it, so it cannot be in one group with it: the second key is the length of the longest such chain.
   std::vector<GridGroup> groups_of(size_t first, size_t last, bool teachers) const {
-    std::map<std::string, std::vector<size_t>> streams;
+    std::map<std::pair<std::string, int>, std::vector<size_t>> streams;
     std::vector<const std::vector<size_t>*> order;
+    std::map<Path, int> depths;
     for (size_t i = first; i < last; ++i) {
-      auto [stream, is_new] = streams.try_emplace(batch_stream(grid_.runs[i].recipe));
+      const Recipe& recipe = grid_.runs[i].recipe;
+      int& depth = depths[grid_.runs[i].dir];
+      for (const std::string& before : frozen_networks(recipe))
+        if (const auto known = depths.find(before); known != depths.end()) depth = std::max(depth, known->second + 1);
+      auto [stream, is_new] = streams.try_emplace({batch_stream(recipe), depth});
       stream->second.push_back(i);
       if (is_new) order.push_back(&stream->second);
     }
@@ -295,8 +377,8 @@ class Planner {
         group.runs.assign(runs->begin() + ptrdiff_t(part * n / parts), runs->begin() + ptrdiff_t((part + 1) * n / parts));
         std::set<Path> needs;
         for (size_t i : group.runs)
-          for (const std::string& teacher : grid_.runs[i].recipe.teachers)
-            if (trained_here.count(teacher)) needs.insert(teacher);
+          for (const std::string& network : frozen_networks(grid_.runs[i].recipe))
+            if (trained_here.count(network)) needs.insert(network);
         group.needs.assign(needs.begin(), needs.end());
         groups.push_back(std::move(group));
       }
@@ -313,7 +395,10 @@ class Planner {
   std::vector<std::pair<std::string, std::string>> names_;  // and where they stand
   std::vector<int64_t> seeds_;
   int64_t max_students_ = 16;
-  std::map<std::string, std::vector<std::string>> sources_;  // of a teacher: its directory or file, one or one for each seed
+  std::map<std::string, std::vector<Arm>> teacher_arms_;
+  std::map<std::string, std::vector<std::string>> variants_;  // of a teacher: its names with arms, or itself
+  std::map<std::string, std::vector<std::string>> sources_;   // of such a name: its directory or file, one or one for each seed
+  std::set<Path> student_dirs_;
 };
 
 }  // namespace
@@ -404,6 +489,8 @@ std::string describe_grid(const Grid& grid, double stale_seconds) {
     teachers += run_kind(run.recipe) == "teacher";
     std::string from;
     for (const std::string& teacher : run.recipe.teachers) from += (from.empty() ? "" : " ") + short_path(teacher);
+    if (!run.recipe.attention.references.empty()) from += from.empty() ? "beside" : " beside";
+    for (const std::string& reference : run.recipe.attention.references) from += " " + short_path(reference);
     learns_from.push_back(from.empty() ? "-" : from);
     name_width = std::max(name_width, run.recipe.name.size());
     teacher_width = std::max(teacher_width, learns_from.back().size());

@@ -4,6 +4,7 @@
 //     students: [2T, only_Sw, T1w_T2s_T3w_Ss]    # 1T, 2T, 3T: every combination of that many teachers (4, 8, 16 names); or names
 //     seeds: [0, 1]                              # of the students; 0-4 is a list too
 //     teacher: {optim.epochs: 20}                # settings of the teachers that are trained here ...
+//     teacher_arms: {T2s: {apart: {attention.mode: similarity, attention.weight: 0.5, attention.references: [T1w]}, free: {}}}    # of single ones
 //     student: {loss.tau: 4}                     # ... and of students and baselines
 //     arms: {plain: {}, zscore: {loss.zscore: true}}   # every student in each variant; the arm's name is added to the run's
 //     max_students: 8                            # that are trained side by side; less memory, more groups for more machines
@@ -28,7 +29,7 @@ struct GridRun {
 struct GridGroup {
   bool teachers = false;          // or students and baselines
   std::vector<size_t> runs = {};  // of Grid::runs; one batch_stream
-  std::vector<Path> needs = {};   // teachers' run directories that must be finished first
+  std::vector<Path> needs = {};   // run directories of teachers, and of networks whose attention is compared, that must be finished first
 };
 
 struct Grid {

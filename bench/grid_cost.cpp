@@ -71,7 +71,7 @@ class Costs {
 // Multiply-adds of the epochs that a group has left: three passes' worth for a training step, one for an evaluation and for a teacher.
 std::optional<double> work_left(const Grid& grid, const GridGroup& group, const std::vector<RunState>& states, Costs& costs) {
   double macs = 0;
-  std::map<Path, double> teacher_epochs;
+  std::map<Path, double> frozen_epochs;
   for (size_t i : group.runs) {
     const Recipe& r = grid.runs[i].recipe;
     const double epochs = double(
@@ -80,16 +80,16 @@ std::optional<double> work_left(const Grid& grid, const GridGroup& group, const 
     if (!size) return std::nullopt;
     const double held_out = size->train * r.data.holdout, trained = size->train - held_out, forward = costs.of(r).macs;
     macs += epochs * (3 * trained + (held_out + size->test) / double(r.eval_every)) * forward;
-    for (const std::string& teacher : r.teachers) {
-      double& most = teacher_epochs[teacher];
-      most = std::max(most, epochs * trained * costs.of_teacher(teacher, r).macs);
+    for (const std::string& network : frozen_networks(r)) {
+      double& most = frozen_epochs[network];
+      most = std::max(most, epochs * trained * costs.of_teacher(network, r).macs);
     }
   }
-  for (const auto& [teacher, work] : teacher_epochs) macs += work;
+  for (const auto& [network, work] : frozen_epochs) macs += work;
   return macs;
 }
 
-// Multiply-adds a second of training as runs in the out folder achieved it. Only runs without teachers in groups of their own, whose cost is their own.
+// Multiply-adds a second of training as runs in the out folder achieved it. Only teachers that learned alone, whose cost is their own.
 struct Speed {
   double macs_per_second = 0;
   size_t runs = 0;
@@ -109,7 +109,7 @@ std::optional<Speed> measured_speed(const Grid& grid) {
     try {
       const Recipe r = load_recipe(dir / "config.yaml", {});
       const auto records = read_metrics(dir / "metrics.jsonl");
-      if (run_kind(r) != "teacher" || r.precision != wanted.precision || records.empty()) continue;
+      if (run_kind(r) != "teacher" || r.attention.mode != "none" || r.precision != wanted.precision || records.empty()) continue;
       const double images_per_second = number_of(records.back(), "img_per_s");
       if (!(images_per_second > 0)) continue;
       const double speed = 3 * net_cost(r.model, r.data.px, classes_of(r)).macs * images_per_second;
@@ -145,7 +145,7 @@ std::string bytes_text(double bytes) { return bytes < 1e9 ? fmt::format("{:.0f} 
 // at a time, or two of a teacher's largest maps; the images.
 double group_memory(const Grid& grid, const GridGroup& group, Costs& costs) {
   double networks = 0, activations = 0;
-  std::set<Path> teachers;
+  std::set<Path> frozen;
   const Recipe& first = grid.runs[group.runs[0]].recipe;
   const double batch = double(first.optim.batch), width = first.precision == "bf16" ? 2 : 4, copy = first.precision == "bf16" ? 2 : 0;
   for (size_t i : group.runs) {
@@ -153,9 +153,9 @@ double group_memory(const Grid& grid, const GridGroup& group, Costs& costs) {
     const NetCost cost = costs.of(r);
     networks += cost.params * (12 + copy);
     activations = std::max(activations, batch * width * cost.activations);
-    for (const std::string& teacher : r.teachers)
-      if (teachers.insert(teacher).second) {
-        const NetCost seen = costs.of_teacher(teacher, r);
+    for (const std::string& network : frozen_networks(r))
+      if (frozen.insert(network).second) {
+        const NetCost seen = costs.of_teacher(network, r);
         networks += seen.params * (4 + copy);
         activations = std::max(activations, batch * width * 2 * seen.largest_map);
       }
@@ -200,7 +200,7 @@ Forwards forwards_of(const Grid& grid, const GridGroup& group) {
   Forwards forwards;
   std::set<std::string> distinct;
   for (size_t i : group.runs)
-    for (const std::string& teacher : grid.runs[i].recipe.teachers) ++forwards.alone, distinct.insert(teacher);
+    for (const std::string& network : frozen_networks(grid.runs[i].recipe)) ++forwards.alone, distinct.insert(network);
   forwards.shared = int64_t(distinct.size());
   return forwards;
 }

@@ -15,7 +15,7 @@ struct NetCost {
 };
 NetCost net_cost(const Recipe::Model&, int64_t px, int64_t classes);
 
-// Teachers that a group runs for every batch, and those that its runs would run one by one.
+// Teachers and references that a group runs for every batch, and those that its runs would run one by one.
 struct Forwards {
   int64_t shared = 0, alone = 0;
 };

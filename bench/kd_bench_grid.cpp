@@ -54,7 +54,7 @@ class Worker {
     for (size_t g = 0; g < grid_.groups.size(); ++g) {
       if (finished_[g] || tried_[g] || (finished_[g] = is_finished(g))) continue;
       if (const std::string missing = missing_teacher(grid_.groups[g]); !missing.empty()) {
-        if (!has_failed(missing)) round.elsewhere = fmt::format("group {} needs {}", g + 1, missing);
+        if (!will_not_come(missing)) round.elsewhere = fmt::format("group {} needs {}", g + 1, missing);
         continue;
       }
       std::vector<Path> dirs;
@@ -73,13 +73,20 @@ class Worker {
     return round;
   }
 
-  // "name/seed" of the first teacher that is not there yet.
+  // The run directory of the first teacher or reference that is not there yet.
   std::string missing_teacher(const GridGroup& group) const {
     for (const Path& dir : group.needs)
       if (!std::filesystem::exists(dir / "DONE")) return dir.string();
     return "";
   }
-  bool has_failed(const std::string& dir) const { return failed_runs_.count(dir) > 0; }
+  // It has failed here, or needs what has.
+  bool will_not_come(const std::string& dir) const {
+    if (failed_runs_.count(dir)) return true;
+    for (const GridGroup& group : grid_.groups)
+      if (std::any_of(group.runs.begin(), group.runs.end(), [&](size_t i) { return grid_.runs[i].dir == dir; }))
+        if (const std::string missing = missing_teacher(group); !missing.empty() && will_not_come(missing)) return true;
+    return false;
+  }
 
   bool is_finished(size_t g) const {
     const auto& runs = grid_.groups[g].runs;
@@ -140,7 +147,7 @@ class Worker {
     fmt::print(stderr, "kd_bench: {} of {} runs failed:\n", failed_runs_.size(), grid_.runs.size());
     for (const auto& [dir, why] : failed_runs_) fmt::print(stderr, "  {}: {}\n", dir, why);
     for (size_t g = 0; g < grid_.groups.size(); ++g)
-      if (const std::string missing = missing_teacher(grid_.groups[g]); !missing.empty() && has_failed(missing))
+      if (const std::string missing = missing_teacher(grid_.groups[g]); !missing.empty() && will_not_come(missing))
         fmt::print(stderr, "  group {} ({} runs) was not begun: it needs {}\n", g + 1, grid_.groups[g].runs.size(), missing);
     return 1;
   }

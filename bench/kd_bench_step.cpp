@@ -63,7 +63,7 @@ class Step {
     }
     for (int64_t i = 0; i < c.batch; ++i) labels.data<int32_t>()[i] = int32_t(rng.below(100));
     images_ = images.to(device), labels_ = labels.to(device);
-    std::vector<Resnet*> teachers;
+    std::vector<Frozen> teachers;
     for (int i = 0; i < c.teachers; ++i) {
       teachers_.push_back(std::make_unique<Resnet>(
           ResnetConfig{.arch = Arch::resnet50, .stem = c.stem, .classes = 100, .seed = uint64_t(i + 1), .device = device, .type = type}));

@@ -4,6 +4,7 @@
 // random is a function of (seed, epoch, sample), so an epoch depends only on the state it starts from, and not on who else is trained: a run that was
 // killed goes on from its last complete epoch with the same bits as one that was not, and a run in a group has the bits it has alone.
 #include <chrono>
+#include <functional>
 
 #include "bench/predict.h"
 #include "bench/progress.h"
@@ -56,6 +57,25 @@ TrainState load_state(const Path& path, Resnet& net) {
 
 DType type_of(const Recipe& recipe) { return recipe.precision == "bf16" ? DType::bf16 : DType::f32; }
 
+// A network that runs learn from, in the mode in which it is run: a teacher in training mode and the same file in evaluation mode are two networks.
+struct FrozenKey {
+  Path model;
+  Mode mode;
+  auto operator<=>(const FrozenKey&) const = default;
+};
+std::vector<FrozenKey> teachers_of(const Recipe& recipe) {
+  std::vector<FrozenKey> keys;
+  for (const std::string& teacher : recipe.teachers) keys.push_back({model_path(teacher), recipe.teacher_bn == "batch" ? Mode::train : Mode::eval});
+  return keys;
+}
+// Teachers that are references too are run once, as teachers; references of their own always in evaluation mode.
+std::vector<FrozenKey> references_of(const Recipe& recipe) {
+  if (recipe.attention.mode != "none" && recipe.attention.references.empty()) return teachers_of(recipe);
+  std::vector<FrozenKey> keys;
+  for (const std::string& reference : recipe.attention.references) keys.push_back({model_path(reference, "attention reference"), Mode::eval});
+  return keys;
+}
+
 // One run: its network, its directory, and how far it has come.
 class Run {
  public:
@@ -83,7 +103,8 @@ class Run {
   bool is_done() const { return dir_.is_done(); }
   int64_t epochs_done() const { return state_.epochs_done; }
 
-  Student student(const std::map<Path, size_t>& teachers) const {
+  // frozen: where a network is among those of the step.
+  Student student(const std::function<size_t(const FrozenKey&)>& frozen) const {
     const Recipe::Loss& loss = recipe_.loss;
     Student s{.net = net_.get(),
               .teachers = {},
@@ -93,7 +114,9 @@ class Run {
                        .tau = float(loss.tau),
                        .standardize = loss.zscore ? Standardize::zscore : Standardize::none},
               .sgd = {.momentum = float(recipe_.optim.momentum), .weight_decay = float(recipe_.optim.weight_decay)}};
-    for (const std::string& teacher : recipe_.teachers) s.teachers.push_back(teachers.at(model_path(teacher)));
+    for (const FrozenKey& key : teachers_of(recipe_)) s.teachers.push_back(frozen(key));
+    for (const FrozenKey& key : references_of(recipe_)) s.references.push_back(frozen(key));
+    if (!s.references.empty()) s.attention = {.mode = attention_mode_from_name(recipe_.attention.mode), .weight = float(recipe_.attention.weight)};
     return s;
   }
 
@@ -123,6 +146,7 @@ class Run {
                   {"ce", sums.ce / double(sums.images)},
                   {"kd", sums.kd / double(sums.images)},
                   {"train_top1", 100.0 * double(sums.right) / double(sums.images)}};
+    if (recipe_.attention.mode != "none") record.push_back({"attention", sums.attention / double(sums.images)});
     if (!recipe_.teachers.empty()) record.push_back({"train_agreement", double(sums.agree) / double(sums.images)});
     if (evaluate) {
       if (splits_.holdout.size() > 0) record.insert(record.end(), {{"holdout_top1", holdout.top1}, {"holdout_loss", holdout.loss}});
@@ -176,6 +200,12 @@ class Run {
                                      {"soft_weight", soft_weight()},
                                      {"tau", recipe_.loss.tau},
                                      {"zscore", recipe_.loss.zscore}});
+    if (recipe_.attention.mode != "none") {
+      std::vector<std::string> references;
+      for (const std::string& r : attention_references(recipe_)) references.push_back(teacher_name(r));
+      summary.insert(summary.end(),
+                     {{"attention_mode", recipe_.attention.mode}, {"attention_weight", recipe_.attention.weight}, {"attention_references", references}});
+    }
     dir_.write_summary(summary);
     dir_.mark_done();
   }
@@ -212,7 +242,7 @@ class Group {
     KD_INPUT(splits_.train.size() >= 2, "{}: {} training images; at least 2 are needed", first.data.name, splits_.train.size());
     for (const Recipe& recipe : recipes)
       KD_CHECK(batch_stream(recipe) == batch_stream(first), "{} and {} do not see the same batches", first.name, recipe.name);
-    for (const Recipe& recipe : recipes) load_teachers(recipe);
+    for (const Recipe& recipe : recipes) load_frozen(recipe);
     for (const Recipe& recipe : recipes) runs_.push_back(std::make_unique<Run>(recipe, options_, splits_));
     loader_.emplace(splits_.train, LoaderConfig{.batch = first.optim.batch,
                                                 .view = view_from_name(first.view),
@@ -247,19 +277,33 @@ class Group {
   }
 
  private:
-  void load_teachers(const Recipe& recipe) {
+  void load_frozen(const Recipe& recipe) {
     KD_INPUT(recipe.teachers.size() <= size_t(kMaxTeachers), "{} teachers; at most {} can be combined", recipe.teachers.size(), kMaxTeachers);
-    for (const std::string& teacher : recipe.teachers) {
-      const Path path = model_path(teacher);
-      if (!teacher_index_.try_emplace(path, teachers_.size()).second) continue;
-      teachers_.push_back(load_model(path, options_.device, type_of(recipe)));
-      const LoadedModel& model = teachers_.back();
-      KD_INPUT(model.net->config().classes == splits_.train.classes, "teacher {}: has {} classes, {} has {}", path.string(), model.net->config().classes,
-               recipe.data.name, splits_.train.classes);
-      const int64_t px = model.metadata.px;
-      KD_INPUT(px == 0 || px == recipe.data.px, "teacher {}: was trained at {} px and would be shown {} px; set data.px={}", path.string(), px, recipe.data.px,
-               px);
+    KD_INPUT(recipe.attention.references.size() <= size_t(kMaxReferences), "{} attention.references; at most {} can be compared with",
+             recipe.attention.references.size(), kMaxReferences);
+    for (const FrozenKey& key : teachers_of(recipe)) {
+      const int64_t classes = frozen(key, "teacher", recipe).net->config().classes;
+      KD_INPUT(classes == splits_.train.classes, "teacher {}: has {} classes, {} has {}", key.model.string(), classes, recipe.data.name, splits_.train.classes);
     }
+    for (const FrozenKey& key : references_of(recipe)) require_same_map(key, frozen(key, "attention reference", recipe).net->config().stem, recipe);
+  }
+
+  const LoadedModel& frozen(const FrozenKey& key, const char* what, const Recipe& recipe) {
+    if (const auto known = frozen_.find(key); known != frozen_.end()) return known->second;
+    const LoadedModel& model = frozen_[key] = load_model(key.model, options_.device, type_of(recipe));
+    const int64_t px = model.metadata.px;
+    KD_INPUT(px == 0 || px == recipe.data.px, "{} {}: was trained at {} px and would be shown {} px; set data.px={}", what, key.model.string(), px,
+             recipe.data.px, px);
+    return model;
+  }
+
+  // Attention is compared position by position.
+  static void require_same_map(const FrozenKey& key, Stem stem, const Recipe& recipe) {
+    const int64_t px = recipe.data.px, other = feature_side(stem, px), side = feature_side(stem_from_name(recipe.model.stem), px);
+    KD_INPUT(side == other, "attention reference {}: its feature map has {}x{} positions at {} px, that of {} {}x{}; attention needs the same model.stem",
+             key.model.string(), other, other, px, recipe.name, side, side);
+    KD_INPUT(side > 1, "{}: attention.mode is {}, but feature maps have a single position at {} px; use a larger data.px or model.stem=cifar", recipe.name,
+             recipe.attention.mode, px);
   }
 
   // The step of the runs whose next epoch this is: a kill between two checkpoints leaves some of a group an epoch ahead.
@@ -270,17 +314,15 @@ class Group {
     if (step_ && now == training_) return;
     training_ = now;
     std::vector<Student> students;
-    std::vector<Resnet*> teachers;
-    std::map<Path, size_t> in_step;  // only the teachers that somebody still learns from
-    for (const Run* run : training_) {
-      for (const std::string& teacher : run->recipe().teachers)
-        if (const Path path = model_path(teacher); in_step.try_emplace(path, teachers.size()).second)
-          teachers.push_back(teachers_.at(teacher_index_.at(path)).net.get());
-      students.push_back(run->student(in_step));
-    }
-    const Recipe& first = runs_[0]->recipe();
-    step_.emplace(students, teachers, first.data.px, loader_->input_bytes(),
-                  TrainStepConfig{.teacher_mode = first.teacher_bn == "batch" ? Mode::train : Mode::eval, .launch = options_.launch});
+    std::vector<Frozen> frozen;
+    std::map<FrozenKey, size_t> in_step;  // only those that somebody still learns from
+    auto place = [&](const FrozenKey& key) {
+      const auto [known, is_new] = in_step.try_emplace(key, frozen.size());
+      if (is_new) frozen.push_back({frozen_.at(key).net.get(), key.mode});
+      return known->second;
+    };
+    for (const Run* run : training_) students.push_back(run->student(place));
+    step_.emplace(students, frozen, runs_[0]->recipe().data.px, loader_->input_bytes(), TrainStepConfig{.launch = options_.launch});
   }
 
   void train_epoch(int64_t epoch, Progress& progress) {
@@ -325,8 +367,7 @@ class Group {
 
   RunOptions options_;
   Splits splits_;
-  std::vector<LoadedModel> teachers_;
-  std::map<Path, size_t> teacher_index_;
+  std::map<FrozenKey, LoadedModel> frozen_;
   std::vector<std::unique_ptr<Run>> runs_;
   std::optional<Loader> loader_;
   std::vector<Run*> training_;
@@ -341,6 +382,7 @@ std::string batch_stream(const Recipe& recipe) {
   r.model = {};
   r.teachers = {};
   r.loss = {};
+  r.attention = {};
   r.optim.momentum = r.optim.weight_decay = 0;
   r.eval_every = 1;
   return to_yaml(r);

@@ -1,5 +1,6 @@
 #include "bench/train_step.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -15,9 +16,9 @@ Device device_of(const std::vector<Student>& students) {
 
 }  // namespace
 
-TrainStep::TrainStep(std::vector<Student> students, std::vector<Resnet*> teachers, int64_t px, int64_t input_bytes, const TrainStepConfig& config)
+TrainStep::TrainStep(std::vector<Student> students, std::vector<Frozen> frozen, int64_t px, int64_t input_bytes, const TrainStepConfig& config)
     : students_(std::move(students)),
-      teachers_(std::move(teachers)),
+      frozen_(std::move(frozen)),
       px_(px),
       config_(config),
       inputs_(kRateBytes + input_bytes, device_of(students_)),
@@ -29,10 +30,11 @@ TrainStep::TrainStep(std::vector<Student> students, std::vector<Resnet*> teacher
     KD_CHECK(net.config().device == first.device && net.config().type == first.type, "a {} on {} in {} beside a student on {} in {}", what,
              to_string(net.config().device), to_string(net.config().type), to_string(first.device), to_string(first.type));
   };
-  for (const Resnet* teacher : teachers_) check(*teacher, "teacher");
+  for (const Frozen& frozen_net : frozen_) check(*frozen_net.net, "frozen network");
   for (const Student& student : students_) {
     check(*student.net, "student");
-    for (size_t t : student.teachers) KD_CHECK(t < teachers_.size(), "teacher {} of {}", t, teachers_.size());
+    for (const auto* wanted : {&student.teachers, &student.references})
+      for (size_t i : *wanted) KD_CHECK(i < frozen_.size(), "frozen network {} of {}", i, frozen_.size());
   }
 }
 
@@ -56,19 +58,26 @@ void TrainStep::step(int64_t n, const MakeBatch& make_batch) {
     return batch;
   };
 
-  std::vector<Tensor> logits_of;
-  for (Resnet* teacher : teachers_) {
+  auto wanted_by_any = [&](std::vector<size_t> Student::*what, size_t i) {
+    return std::any_of(students_.begin(), students_.end(), [&](const Student& s) { return std::count((s.*what).begin(), (s.*what).end(), i) > 0; });
+  };
+  std::vector<Tensor> logits_of(frozen_.size()), features_of(frozen_.size());
+  for (size_t i = 0; i < frozen_.size(); ++i) {
     NoGrad no_grad;
-    logits_of.push_back((*teacher)(batch_for(*teacher), config_.teacher_mode).value());
+    const auto [net, mode] = std::pair(frozen_[i].net, frozen_[i].mode);
+    const Var features = net->features(batch_for(*net), mode);
+    if (wanted_by_any(&Student::teachers, i)) logits_of[i] = net->logits(features).value();
+    if (wanted_by_any(&Student::references, i)) features_of[i] = features.value();
   }
   for (size_t i = 0; i < students_.size(); ++i) {
     const Student& student = students_[i];
-    std::vector<Tensor> teacher_logits;
+    std::vector<Tensor> teacher_logits, reference_features;
     for (size_t t : student.teachers) teacher_logits.push_back(logits_of[t]);
+    for (size_t r : student.references) reference_features.push_back(features_of[r]);
     auto* sums = static_cast<KdSums*>(sums_.raw()) + i;
-    const Var logits = (*student.net)(batch_for(*student.net), Mode::train);
+    const Var features = student.net->features(batch_for(*student.net), Mode::train), logits = student.net->logits(features);
     const LossValue loss = teacher_logits.empty() ? cross_entropy(logits, labels, sums) : distill_loss(logits, labels, teacher_logits, student.loss, sums);
-    Tape::current().backward(loss.total);
+    Tape::current().backward(reference_features.empty() ? loss.total : add(loss.total, attention_loss(features, reference_features, student.attention, sums)));
     sgd(student.net->params(), student.sgd, lr_);
   }
 }

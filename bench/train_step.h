@@ -1,5 +1,5 @@
 // train_step: one training step, from uploaded decisions to updated weights: of a teacher, a baseline or a student, or of several students at once.
-// Students of one step see the same batch, so a teacher that several of them learn from is run once. Each student's arithmetic is the same as alone.
+// Students of one step see the same batch, so a frozen network that several of them learn from is run once. Each student's arithmetic is the same as alone.
 #pragma once
 #include <functional>
 #include <map>
@@ -12,15 +12,23 @@
 
 namespace kd {
 
+// A network that is run on every batch and does not learn.
+struct Frozen {
+  Resnet* net;
+  Mode mode;
+  Frozen(Resnet* of, Mode how = Mode::eval) : net(of), mode(how) {}  // NOLINT: a teacher in evaluation mode is the usual case
+};
+
 struct Student {
   Resnet* net;
-  std::vector<size_t> teachers;  // which of the step's teachers; none: trained on the labels alone
+  std::vector<size_t> teachers;  // which of the step's frozen networks; none: trained on the labels alone
   DistillConfig loss = {};
+  std::vector<size_t> references = {};  // ... whose attention the student's is compared with; none: not compared
+  AttentionConfig attention = {};
   SgdOptions sgd = {};
 };
 
 struct TrainStepConfig {
-  Mode teacher_mode = Mode::eval;
   Launch launch = Launch::graph;
 };
 
@@ -31,7 +39,7 @@ class TrainStep {
   using MakeBatch = std::function<void(const std::byte* inputs, const Tensor& images, const Tensor& labels)>;
 
   // All networks are on one device, in one type, and kept by reference.
-  TrainStep(std::vector<Student> students, std::vector<Resnet*> teachers, int64_t px, int64_t input_bytes, const TrainStepConfig& = {});
+  TrainStep(std::vector<Student> students, std::vector<Frozen> frozen, int64_t px, int64_t input_bytes, const TrainStepConfig& = {});
 
   // A step: write its decisions (input_bytes, 16-byte aligned) where `inputs` says, then run it on n images.
   std::byte* inputs();
@@ -45,7 +53,7 @@ class TrainStep {
   void step(int64_t n, const MakeBatch&);
 
   std::vector<Student> students_;
-  std::vector<Resnet*> teachers_;
+  std::vector<Frozen> frozen_;
   int64_t px_;
   TrainStepConfig config_;
   StepInputs inputs_;  // the learning rate, then the caller's bytes

@@ -50,15 +50,16 @@ Path run_path(const Recipe& recipe, const Path& out) {
   return out / dataset / recipe.name / fmt::format("seed{}", recipe.seed);
 }
 
-Path model_path(const std::string& teacher) {
+Path model_path(const std::string& teacher, const char* what) {
   const Path path = teacher;
   if (!std::filesystem::is_directory(path)) {
-    KD_INPUT(std::filesystem::exists(path), "teacher '{}': no such run directory or file", teacher);
+    KD_INPUT(std::filesystem::exists(path), "{} '{}': no such run directory or file", what, teacher);
     return path;
   }
   const Path best = path / "ckpt" / "best.safetensors";
-  KD_INPUT(std::filesystem::exists(best), "teacher '{}': has no ckpt/best.safetensors; train it first", teacher);
-  KD_INPUT(std::filesystem::exists(path / "DONE"), "teacher '{}': is not finished; run its 'kd_bench train' again and it goes on from its last epoch", teacher);
+  KD_INPUT(std::filesystem::exists(best), "{} '{}': has no ckpt/best.safetensors; train it first", what, teacher);
+  KD_INPUT(std::filesystem::exists(path / "DONE"), "{} '{}': is not finished; run its 'kd_bench train' again and it goes on from its last epoch", what,
+           teacher);
   return best;
 }
 

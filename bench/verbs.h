@@ -82,6 +82,7 @@ void require_precision(Device, DType);  // input error where the device has no s
 DataConfig data_config(const Recipe&);
 AugmentConfig augment_config(const Recipe&);
 Path run_path(const Recipe&, const Path& out);
-Path model_path(const std::string& teacher);  // a run directory's selected checkpoint, or the file itself
+// A run directory's selected checkpoint, or the file itself; `what` names it in errors.
+Path model_path(const std::string& teacher, const char* what = "teacher");
 
 }  // namespace kd

@@ -94,6 +94,53 @@ LossValue distill_loss(const Var& student, const Tensor& labels, const std::vect
 
 LossValue cross_entropy(const Var& student, const Tensor& labels, KdSums* sums) { return loss_of_logits("cross_entropy", student, labels, {}, {}, sums); }
 
+AttentionMode attention_mode_from_name(std::string_view name) {
+  for (AttentionMode mode : {AttentionMode::similarity, AttentionMode::distance})
+    if (name == to_string(mode)) return mode;
+  KD_INPUT(false, "attention mode '{}' is not known; one of similarity, distance", name);
+  return {};
+}
+
+std::string to_string(AttentionMode mode) { return mode == AttentionMode::similarity ? "similarity" : "distance"; }
+
+Var attention_loss(const Var& features, const std::vector<Tensor>& references, const AttentionConfig& config, KdSums* sums) {
+  const Tensor& f = features.value();
+  const Device device = f.device();
+  KD_CHECK(f.rank() == 4 && f.elements() > 0 && (f.dtype() == DType::f32 || f.dtype() == DType::bf16),
+           "attention_loss: needs features f32|bf16 [N,h,w,K], got {}", f.describe("features"));
+  KD_CHECK(!references.empty() && references.size() <= size_t(kMaxReferences), "attention_loss: {} references, needs 1 to {}", references.size(),
+           kMaxReferences);
+  for (const Tensor& r : references)
+    KD_CHECK(r.rank() == 4 && r.elements() > 0 && r.dim(0) == f.dim(0) && r.dim(1) == f.dim(1) && r.dim(2) == f.dim(2) && r.dtype() == f.dtype() &&
+                 r.device() == device,
+             "attention_loss: {} and {} must agree in images, height, width, type and device", f.describe("features"), r.describe("reference"));
+  KD_CHECK(std::isfinite(config.weight), "attention_loss: weight = {} must be finite", config.weight);
+
+  const Stream stream = current_stream(device);
+  const Tensor df = wants_grad({features}) ? Tensor::empty(f.shape(), f.dtype(), device) : Tensor();
+  const Var loss(Tensor::empty({}, DType::f32, device), df.defined());
+  const Tensor values = Tensor::empty({f.dim(0)}, DType::f32, device);
+  AttentionLossArgs args{.trained = {f.raw(), f.dim(3)},
+                         .n_references = int(references.size()),
+                         .df = df.raw(),
+                         .values = values.data<float>(),
+                         .n = f.dim(0),
+                         .positions = f.dim(1) * f.dim(2),
+                         .type = f.dtype(),
+                         .mode = config.mode,
+                         .weight = config.weight};
+  for (size_t i = 0; i < references.size(); ++i) args.references[i] = {references[i].raw(), references[i].dim(3)};
+  attention_loss(stream, args);
+  attention_loss_sums(stream, {.values = args.values,
+                               .n = args.n,
+                               .weight = config.weight,
+                               .loss = loss.value().data<float>(),
+                               .loss_sum = sums ? &sums->loss : nullptr,
+                               .value_sum = sums ? &sums->attention : nullptr});
+  record_loss("attention_loss", features, loss, df);
+  return loss;
+}
+
 LossParts parts(const LossValue& loss) {
   const Tensor total = loss.total.value().to(Device::cpu), records = loss.records.to(Device::cpu);
   const std::span batch(static_cast<const KdRecord*>(records.raw()), size_t(records.dim(0)));

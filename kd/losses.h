@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "engine/tape.h"
+#include "kernels/attention_loss/attention_loss.h"
 #include "kernels/kd_loss/kd_loss.h"
 
 namespace kd {
@@ -32,6 +33,19 @@ struct LossValue {
 // sums: on that device too, cleared by the caller (all bytes 0) when it begins to count; this batch is added to it.
 LossValue distill_loss(const Var& student, const Tensor& labels, const std::vector<Tensor>& teachers, const DistillConfig&, KdSums* sums = nullptr);
 LossValue cross_entropy(const Var& student, const Tensor& labels, KdSums* sums = nullptr);
+
+// loss = weight * mean over the batch of how alike (similarity), or how far apart (distance), the attention of features and references is; formulas:
+// kernels/attention_loss/attention_loss.h. A loss of its own: add() it to one of the above.
+struct AttentionConfig {
+  AttentionMode mode = AttentionMode::similarity;
+  float weight = 0;
+};
+AttentionMode attention_mode_from_name(std::string_view);  // "similarity", "distance"; throws for anything else
+std::string to_string(AttentionMode);
+
+// features: f32|bf16 [N,h,w,K]; references: 1 to kMaxReferences of the same N, h, w and type, each with channels of its own; constants. The scalar f32.
+// sums: as above; the weighted loss is added to loss, the values before their weight to attention, while distill_loss counts the images.
+Var attention_loss(const Var& features, const std::vector<Tensor>& references, const AttentionConfig&, KdSums* sums = nullptr);
 
 // For tests and for looking at single batches: waits for the device.
 struct LossParts {

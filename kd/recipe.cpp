@@ -211,6 +211,9 @@ const std::vector<Field>& fields() {
       field(KD_KEY(loss.soft_weight), SoftWeight{}, "weight of distillation"),
       field(KD_KEY(loss.tau), Between{0.01, 1000}, "temperature of distillation"),
       field(KD_KEY(loss.zscore), Any{}, "standardize logits before distillation"),
+      field(KD_KEY(attention.mode), OneOf{{"none", "similarity", "distance"}}, "what of the attention and the references' is added to the loss"),
+      field(KD_KEY(attention.weight), Between{-1000, 1000}, "of that; similarity: below 0 imitates, distance: above 0"),
+      field(KD_KEY(attention.references), Any{}, "run directories or .safetensors files; none: the teachers", Identity::last_folders),
       field(KD_KEY(optim.lr), Between{0, 100}, "learning rate after warm-up"),
       field(KD_KEY(optim.momentum), Between{0, 0.9999}, "of SGD"),
       field(KD_KEY(optim.weight_decay), Between{0, 1}, "of SGD"),
@@ -438,7 +441,8 @@ std::string without_folders(const std::string& text) {
 
 // The recipe as recipe_id sees it.
 Recipe placeless(Recipe r) {
-  for (std::string& t : r.teachers) t = without_folders(t);
+  for (auto* networks : {&r.teachers, &r.attention.references})
+    for (std::string& t : *networks) t = without_folders(t);
   for (std::string* file : {&r.model.init, &r.data.train_list, &r.data.test_list}) *file = without_folders(*file);
   return r;
 }
@@ -496,6 +500,13 @@ Resolved resolve(const std::vector<Setting>& settings) {
     recipe.name = derived_name(recipe);
     KD_INPUT(DirectoryName{}.allows(recipe.name), "the teachers give the run the name '{}', expected {}; set name=", recipe.name, DirectoryName{}.expected());
   }
+  const Recipe::Attention& attention = recipe.attention;
+  if (attention.mode == "none")
+    KD_INPUT(attention.weight == 0 && attention.references.empty(), "{}: attention.{} is set, but attention.mode is none; set it to similarity or distance",
+             recipe.name, attention.weight != 0 ? "weight" : "references");
+  else
+    KD_INPUT(!attention_references(recipe).empty(), "{}: attention.mode is {}, but there is nothing to compare with; give attention.references or teachers",
+             recipe.name, attention.mode);
   return {preset, recipe};
 }
 
@@ -527,6 +538,18 @@ std::vector<RecipeValue> recipe_values(const std::vector<Setting>& settings) {
 std::string run_kind(const Recipe& recipe) {
   if (!recipe.teachers.empty()) return "student";
   return recipe.name.empty() || recipe.name.starts_with("only_") ? "baseline" : "teacher";
+}
+
+std::vector<std::string> attention_references(const Recipe& recipe) {
+  if (recipe.attention.mode == "none") return {};
+  return recipe.attention.references.empty() ? recipe.teachers : recipe.attention.references;
+}
+
+std::vector<std::string> frozen_networks(const Recipe& recipe) {
+  std::vector<std::string> networks = recipe.teachers;
+  for (const std::string& reference : attention_references(recipe))
+    if (std::find(networks.begin(), networks.end(), reference) == networks.end()) networks.push_back(reference);
+  return networks;
 }
 
 const std::vector<std::string>& preset_names() {

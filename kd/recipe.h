@@ -47,6 +47,12 @@ struct Recipe {
     bool zscore = false;                   // standardize logits first (Sun et al., CVPR 2024, arXiv 2403.01427)
     bool operator==(const Loss&) const = default;
   } loss = {};
+  struct Attention {                           // weight * how alike, or how far apart, the network's attention and that of the references is
+    std::string mode = "none";                 // none | similarity | distance
+    double weight = 0;                         // negative: the other way
+    std::vector<std::string> references = {};  // run directories or .safetensors files; empty: the teachers
+    bool operator==(const Attention&) const = default;
+  } attention = {};
   struct Optim {
     double lr = 0.1, momentum = 0.9, weight_decay = 5e-4;
     int64_t batch = 128, epochs = 60;
@@ -93,6 +99,10 @@ std::string to_yaml(const Recipe&);  // every value; loads back equal
 // "student" (has teachers), "baseline" (no teachers; no name yet, or one that starts with only_) or "teacher". as-published and clean train teachers
 // with another network and budget than the rest.
 std::string run_kind(const Recipe&);
+
+// The networks that are run beside the one that is trained: its teachers, and whose attention it is compared with.
+std::vector<std::string> attention_references(const Recipe&);  // given, or the teachers; none without attention.mode
+std::vector<std::string> frozen_networks(const Recipe&);       // teachers, then those of the references that are no teachers
 
 const std::vector<std::string>& preset_names();
 

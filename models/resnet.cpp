@@ -19,6 +19,11 @@ Stem stem_from_name(std::string_view name) {
 std::string to_string(Arch arch) { return arch == Arch::resnet18 ? "resnet18" : "resnet50"; }
 std::string to_string(Stem stem) { return stem == Stem::imagenet ? "imagenet" : "cifar"; }
 
+int64_t feature_side(Stem stem, int64_t px) {
+  for (int halvings = stem == Stem::imagenet ? 5 : 3; halvings > 0; --halvings) px = (px + 1) / 2;  // windows of 3 and 7, padded by 1 and 3
+  return px;
+}
+
 namespace {
 
 int64_t scaled(int64_t channels, double width) { return std::max<int64_t>(8, std::llround(double(channels) * width / 8) * 8); }

@@ -18,6 +18,8 @@ Stem stem_from_name(std::string_view);
 std::string to_string(Arch);
 std::string to_string(Stem);
 
+int64_t feature_side(Stem, int64_t px);  // h = w of the last stage's map of images of px by px
+
 struct ResnetConfig {
   Arch arch = Arch::resnet18;
   Stem stem = Stem::cifar;

@@ -49,7 +49,8 @@ void kd_loss(Stream, const KdLossArgs&);
 
 // Sums over samples since the caller cleared them; a loop reads them when it likes, not every step.
 struct KdSums {
-  double loss = 0, ce = 0, kd = 0;  // loss: weighted
+  double loss = 0, ce = 0, kd = 0;  // loss: weighted, whatever else is added to it included
+  double attention = 0;             // kernels/attention_loss adds to it
   int64_t images = 0, right = 0, agree = 0;
 };
 struct KdLossSumsArgs {

@@ -234,7 +234,7 @@ KD_HOST_DEVICE inline KdSums sums_of(const KdRecord& r, const KdLossSumsArgs& ar
           .agree = r.agree};
 }
 KD_HOST_DEVICE inline void add_to(KdSums& sums, const KdSums& more) {
-  sums.loss += more.loss, sums.ce += more.ce, sums.kd += more.kd;
+  sums.loss += more.loss, sums.ce += more.ce, sums.kd += more.kd, sums.attention += more.attention;
   sums.images += more.images, sums.right += more.right, sums.agree += more.agree;
 }
 

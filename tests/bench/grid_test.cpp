@@ -15,8 +15,10 @@
 
 #include "bench/claim.h"
 #include "bench/grid_cost.h"
+#include "bench/run_dir.h"
 #include "bench/runs.h"
 #include "bench/verbs.h"
+#include "kd/switches.h"
 #include "tests/harness/error_of.h"
 
 namespace kd {
@@ -169,6 +171,87 @@ TEST_F(GridFile, PublishedRolesAndPaths) {
   EXPECT_EQ(grid.groups[1].needs, std::vector<Path>{grid.runs[0].dir}) << "T1w is there";
 }
 
+// ---- Teachers in arms. ----
+
+const char* kAttentionArms =
+    "grid:\n  teachers: {T1w: [1, 11], T2w: [3, 13]}\n"
+    "  teacher_arms:\n    T2w:\n"
+    "      apart: {attention.mode: similarity, attention.weight: 0.5, attention.references: [T1w]}\n"
+    "      free: {attention.mode: similarity, attention.references: [T1w]}\n"
+    "  students: [only_Sw, T1w_T2w_Sw]\n  seeds: [0, 10]\n";
+
+TEST_F(GridFile, TeachersInArmsAndTheirReferences) {
+  const Grid grid = plan(kAttentionArms);
+  EXPECT_EQ(names_of(grid), (std::vector<std::string>{"T1w", "T1w", "T2w_apart", "T2w_apart", "T2w_free", "T2w_free", "only_Sw", "only_Sw", "T1w_T2w_Sw_apart",
+                                                      "T1w_T2w_Sw_apart", "T1w_T2w_Sw_free", "T1w_T2w_Sw_free"}));
+  auto dir = [&](const std::string& name, int64_t seed) { return find(grid, name, seed).dir.string(); };
+  EXPECT_EQ(dir("T2w_apart", 13), (folder_ / "runs" / "shapes" / "T2w_apart" / "seed13").string());
+  const Recipe apart = find(grid, "T2w_apart", 13).recipe;
+  EXPECT_EQ(run_kind(apart), "teacher");
+  EXPECT_EQ(apart.attention.weight, 0.5);
+  EXPECT_EQ(apart.attention.references, std::vector<std::string>{dir("T1w", 11)}) << "by name and seed";
+  EXPECT_EQ(find(grid, "T2w_free", 3).recipe.attention.references, std::vector<std::string>{dir("T1w", 1)});
+  EXPECT_EQ(find(grid, "T1w", 1).recipe.attention, Recipe::Attention{});
+  EXPECT_EQ(find(grid, "T1w_T2w_Sw_free", 10).recipe.teachers, (std::vector<std::string>{dir("T1w", 11), dir("T2w_free", 13)}));
+  EXPECT_EQ(find(grid, "T1w_T2w_Sw_free", 10).recipe.attention, Recipe::Attention{});
+
+  // T1w alone, then both arms of T2w side by side, then the students.
+  ASSERT_EQ(grid.groups.size(), 2u + 2 + 2);
+  for (const GridGroup& group : grid.groups) {
+    const Recipe& first = grid.runs[group.runs[0]].recipe;
+    if (first.name == "T1w") {
+      EXPECT_TRUE(group.needs.empty());
+    } else if (group.teachers) {
+      ASSERT_EQ(group.runs.size(), 2u);
+      EXPECT_EQ(grid.runs[group.runs[1]].recipe.name, "T2w_free");
+      EXPECT_EQ(group.needs, std::vector<Path>{dir("T1w", first.seed - 2)});
+      EXPECT_EQ(forwards_of(grid, group).shared, 1);
+      EXPECT_EQ(forwards_of(grid, group).alone, 2);
+    } else {
+      EXPECT_EQ(group.needs.size(), 3u);
+      EXPECT_EQ(group.runs.size(), 3u);
+    }
+  }
+  const std::string shown = describe_grid(grid);
+  for (const char* part : {"6 teachers and 6 students in 6 groups", "T2w_apart         weak         3  beside T1w/seed1             to do\n",
+                           "T1w_T2w_Sw_apart  weak        10  T1w/seed11 T2w_apart/seed13  to do\n", "8 teacher forwards a batch instead of 12"})
+    EXPECT_NE(shown.find(part), std::string::npos) << "'" << part << "' is missing in:\n" << shown;
+
+  // With arms of the students; in words; one seed for all.
+  EXPECT_EQ(names_of(plan(kAttentionArms, {"grid.seeds=[0, 10]", "grid.arms.z.loss.zscore=true", "grid.arms.plain.loss.zscore=false"})).back(),
+            "T1w_T2w_Sw_free_plain");
+  EXPECT_EQ(find(plan(kAttentionArms, {"grid.teacher_arms.T2w.apart.attention.weight=2"}), "T2w_apart", 3).recipe.attention.weight, 2);
+  const Grid one = plan(kAttentionArms, {"grid.teachers.T1w=7"});
+  for (int64_t seed : {3, 13}) EXPECT_EQ(find(one, "T2w_apart", seed).recipe.attention.references, std::vector<std::string>{find(one, "T1w", 7).dir.string()});
+  // A student's own comparison: with its teachers, or with one of this grid by name.
+  const Grid compared = plan(kAttentionArms, {"grid.arms.like.attention.mode=distance", "grid.arms.like.attention.weight=1",
+                                              "grid.arms.other.attention.mode=distance", "grid.arms.other.attention.references=[T2w_free]"});
+  EXPECT_EQ(attention_references(find(compared, "T1w_T2w_Sw_apart_like", 0).recipe), find(compared, "T1w_T2w_Sw_apart_like", 0).recipe.teachers);
+  EXPECT_EQ(find(compared, "T1w_T2w_Sw_apart_other", 10).recipe.attention.references, std::vector<std::string>{dir("T2w_free", 13)});
+}
+
+TEST_F(GridFile, AChainOfReferencesIsTrainedInItsOrder) {
+  // All of one seed and view: they see the same batches, and still cannot be trained side by side.
+  const Grid grid = plan(
+      "grid:\n  teachers: {T1w: 5, T2w: 5, T3w: 5}\n  teacher_arms:\n"
+      "    T2w: {a: {attention.mode: similarity, attention.weight: 1, attention.references: [T1w]}}\n"
+      "    T3w: {a: {attention.mode: similarity, attention.weight: 1, attention.references: [T2w_a, T1w]}}\n");
+  ASSERT_EQ(grid.groups.size(), 3u);
+  std::set<Path> there;
+  for (const GridGroup& group : grid.groups) {
+    ASSERT_EQ(group.runs.size(), 1u);
+    EXPECT_EQ(group.needs.size(), there.size());
+    for (const Path& need : group.needs) EXPECT_TRUE(there.count(need)) << need;
+    there.insert(grid.runs[group.runs[0]].dir);
+  }
+}
+
+TEST_F(GridFile, AReturningSeedIsOneTeacherForSeveralStudents) {
+  const Grid grid = plan("grid:\n  teachers: {T1w: [1, 11, 1], T2w: [3, 13, 13]}\n  students: [T1w_T2w_Sw]\n  seeds: [0, 10, 20]\n");
+  EXPECT_EQ(names_of(grid), (std::vector<std::string>{"T1w", "T1w", "T2w", "T2w", "T1w_T2w_Sw", "T1w_T2w_Sw", "T1w_T2w_Sw"}));
+  EXPECT_EQ(find(grid, "T1w_T2w_Sw", 20).recipe.teachers, (std::vector<std::string>{find(grid, "T1w", 1).dir.string(), find(grid, "T2w", 13).dir.string()}));
+}
+
 // ---- Groups. ----
 
 TEST_F(GridFile, GroupsShareTheirBatches) {
@@ -253,6 +336,38 @@ TEST_F(GridFile, OneLineForEachMistake) {
   expect_refused(good, {"command line", "optim.epochs"}, {"optim.epochs=0"});
 }
 
+TEST_F(GridFile, OneLineForEachMistakeWithArmsOfTeachers) {
+  const std::string good = "grid:\n  teachers: {T1w: [1, 2], T2w: [3, 4]}\n  students: [T1w_T2w_Sw]\n  seeds: [0, 1]\n  teacher_arms:\n    T2w: ";
+  const std::string similar = "attention.mode: similarity, attention.weight: 1";
+  EXPECT_EQ(plan(good + "{a: {" + similar + ", attention.references: [T1w]}}\n").runs.size(), 6u);
+  expect_refused(good + "{a: {" + similar + ", attention.references: [T1s]}}\n", {"g.yaml:6", "T2w_a", "'T1s'", "no teacher that stands before it (T1w)"});
+  expect_refused(good + "{a: {" + similar + ", attention.references: [T2w]}}\n", {"g.yaml:6", "'T2w'"});
+  expect_refused(good + "{a: {" + similar + "}}\n", {"T2w_a", "nothing to compare with"});
+  expect_refused(good + "{a: {attention.weight: 1}}\n", {"T2w_a", "attention.mode is none"});
+  expect_refused(good + "{a: {attention.weigth: 1}}\n", {"g.yaml:6", "did you mean attention.weight?"});
+  expect_refused(good + "{a: {seed: 1}}\n", {"g.yaml:6", "'seed'"});
+  expect_refused(good + "{a: 3}\n", {"g.yaml:6", "grid.teacher_arms.T2w.a is '3'"});
+  expect_refused(good + "3\n", {"g.yaml:6", "T2w needs arms"});
+  expect_refused(good + "{}\n    T3w: {a: {}}\n", {"g.yaml:6", "needs arms"});
+  expect_refused(good + "{a: {}}\n    T3w: {a: {}}\n", {"g.yaml:7", "T3w is not in grid.teachers"});
+  expect_refused(good + "{a: {}, b: {}}\n", {"T2w_a and T2w_b would be the same network"});
+  expect_refused(good + "{a: {}, b: {attention.mode: similarity, attention.references: [T1w]}}\n", {"T2w_a and T2w_b would be the same network"});
+  expect_refused(good + "{a_b: {}, a: {optim.lr: 0.2}}\n  arms: {c: {}, b_c: {loss.tau: 2}}\n", {"two students would be called T1w_T2w_Sw_a_b_c"});
+  expect_refused("grid:\n  teachers: {T1w: [1, 2, 5], T2w: [3, 4]}\n  teacher_arms:\n    T2w: {a: {" + similar + ", attention.references: [T1w]}}\n",
+                 {"g.yaml:4", "T2w_a: T1w has 3 seeds for 2"});
+  expect_refused(good + "{a: {" + similar + ", attention.references: [T1w]}}\n", {"T2w_a with seed 3 would be two networks", "attention.references"},
+                 {"grid.teachers.T2w=[3, 3]"});
+  expect_refused("attention: {mode: similarity, references: [T1w]}\n" + good + "{a: {}}\n", {"'T1w'", "there is none"});
+  make_directories(folder_ / "T2w" / "seed0" / "ckpt");
+  for (const char* file : {"DONE", "ckpt/best.safetensors"}) std::ofstream(folder_ / "T2w" / "seed0" / file) << "x";
+  const std::string path = (folder_ / "T2w" / "seed0").string();
+  expect_refused(good + "{a: {}}\n", {"T2w is not trained here"}, {"grid.teachers.T2w=" + path});
+  EXPECT_EQ(find(plan(good + "{a: {" + similar + ", attention.references: [" + path + "]}}\n"), "T2w_a", 3).recipe.attention.references,
+            std::vector<std::string>{path});
+  std::filesystem::remove(folder_ / "T2w" / "seed0" / "DONE");
+  expect_refused(good + "{a: {" + similar + ", attention.references: [" + path + "]}}\n", {"attention reference", "is not finished"});
+}
+
 TEST(GridRecipes, OfTheRepository) {
   const Path recipes = KD_GOLDEN_DIR "/../../recipes";
   struct Size {
@@ -261,7 +376,8 @@ TEST(GridRecipes, OfTheRepository) {
   const std::map<std::string, Size> sizes{
       {"rk/cifar100_1t.yaml", {2, 6, 4}},         {"rk/cifar100_2t.yaml", {4, 10, 6}},    {"rk/cifar100_3t.yaml", {6, 18, 8}},
       {"rk/cifar100_imb100_2t.yaml", {4, 10, 6}}, {"rk/imagenet_lt_2t.yaml", {4, 10, 6}}, {"e1_shapes.yaml", {12, 30, 18}},
-      {"e1_shapes_imb.yaml", {12, 30, 18}},       {"e3_shapes.yaml", {12, 48, 18}},       {"ci_grid28.yaml", {6, 30, 8}}};
+      {"e1_shapes_imb.yaml", {12, 30, 18}},       {"e3_shapes.yaml", {12, 48, 18}},       {"ci_grid28.yaml", {6, 30, 8}},
+      {"e2_shapes.yaml", {12, 24, 18}},           {"n1_shapes.yaml", {12, 30, 9}},        {"r11_shapes.yaml", {6, 21, 24}}};
   size_t found = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(recipes)) {
     if (entry.path().extension() != ".yaml" || read_text(entry.path()).find("\ngrid:") == std::string::npos) continue;
@@ -278,6 +394,69 @@ TEST(GridRecipes, OfTheRepository) {
     ++found;
   }
   EXPECT_EQ(found, sizes.size());
+}
+
+Grid grid_of_the_repository(const std::string& name) { return plan_grid(Path(KD_GOLDEN_DIR "/../../recipes") / name, {}, "runs"); }
+
+// In one folder the experiments train what they have in common once, and none is refused for what another left there.
+TEST(GridRecipes, ShareTheRunsOfE1) {
+  const Grid e1 = grid_of_the_repository("e1_shapes.yaml");
+  std::map<Path, const Recipe*> there;
+  for (const GridRun& run : e1.runs) there[run.dir] = &run.recipe;
+  for (auto [name, shared] :
+       {std::pair<const char*, size_t>{"e2_shapes.yaml", 12 + 12}, {"n1_shapes.yaml", 3 + 3}, {"r11_shapes.yaml", 6}, {"e3_shapes.yaml", 12}}) {
+    size_t found = 0;
+    for (const GridRun& run : grid_of_the_repository(name).runs)
+      if (const auto same = there.find(run.dir); same != there.end()) {
+        ++found;
+        EXPECT_EQ(recipe_difference(*same->second, run.recipe), "") << name << ": " << run.dir;
+      }
+    EXPECT_EQ(found, shared) << name;
+  }
+}
+
+TEST(GridRecipes, E2PairsAPoolOfTeachers) {
+  std::set<std::vector<std::string>> pairs;
+  std::map<std::string, std::set<std::string>> pool;
+  std::map<std::string, int> mixes;
+  const Grid grid = grid_of_the_repository("e2_shapes.yaml");
+  for (const GridRun& run : grid.runs) {
+    if (run.recipe.teachers.empty()) continue;
+    EXPECT_EQ(run.recipe.view, "weak") << "one view at a time";
+    EXPECT_TRUE(pairs.insert(run.recipe.teachers).second) << run.dir;
+    ++mixes[run.recipe.name];
+    for (const std::string& teacher : run.recipe.teachers) pool[teacher_name(teacher).substr(2)].insert(teacher);
+  }
+  EXPECT_EQ(pairs.size(), 24u);
+  EXPECT_EQ(mixes.size(), 4u);
+  EXPECT_EQ(pool["w"].size(), 6u);
+  EXPECT_EQ(pool["s"].size(), 6u);
+}
+
+// Every switch that has a key has its arm, which sets that key and nothing else.
+TEST_F(GridFile, R11FlipsOneSwitchInEachArm) {
+  const Grid grid = grid_of_the_repository("r11_shapes.yaml");
+  auto values_of = [&](const std::string& arm) {
+    std::map<std::string, std::string> values;
+    std::ofstream(file_) << to_yaml(find(grid, "T1w_T2s_Ss_" + arm, 0).recipe);
+    for (const Setting& s : read_settings(file_))
+      if (s.key != "name") values[s.key] = fmt::format("{}", fmt::join(s.values, " "));
+    return values;
+  };
+  const auto clean = values_of("clean");
+  const std::set<std::string> elsewhere{"data.test_interp", "data.randaugment", "optim.last_batch"};  // of enlarged images, of ImageNet, of whole batches
+  size_t arms = 0;
+  for (const Switch& s : switches()) {
+    std::map<std::string, std::string> published, flipped;
+    for (const Switch::Value& v : s.settings)
+      if (!elsewhere.count(v.key)) published[v.key] = v.key == "data.cutout" ? "2" : v.published;  // as much of a smaller image
+    if (published.empty()) continue;
+    ++arms;
+    for (const auto& [key, value] : values_of(s.id))
+      if (clean.at(key) != value) flipped[key] = value;
+    EXPECT_EQ(flipped, published) << s.id;
+  }
+  EXPECT_EQ(arms, 6u);
 }
 
 // ---- Costs and the dry run. ----
@@ -540,6 +719,81 @@ TEST_F(GridFile, ARunInAGroupHasTheBitsOfTheRunAlone) {
   }
 }
 
+TEST_F(GridFile, AttentionInAGridHasTheBitsOfTheRunAlone) {
+  const Path file = write(std::string(kTiny) + kAttentionArms + "  arms: {plain: {}, like: {attention.mode: distance, attention.weight: 2}}\n");
+  const std::vector<std::string> words{"grid.seeds=[0]", "grid.teachers.T1w=1", "grid.teachers.T2w=3", "grid.students=[T1w_T2w_Sw]"};
+  const Path out = folder_ / "runs";
+  ASSERT_EQ(run_grid(file, words, {.run = {.out = out, .quiet = true, .command = "kd_bench grid"}, .poll_seconds = 0.01}), 0);
+  const Grid grid = plan_grid(file, words, out);
+  ASSERT_EQ(grid.runs.size(), 1u + 2 + 4);
+  std::set<std::string> different;
+  for (const GridRun& run : grid.runs) {
+    EXPECT_EQ(state_of(run).kind, RunState::Kind::done) << run.recipe.name;
+    const Path alone = train_run(run.recipe, {.out = folder_ / "alone", .quiet = true, .command = "test"});
+    const std::string bytes = read_text(alone / "ckpt" / "last.safetensors");
+    EXPECT_TRUE(read_text(run.dir / "ckpt" / "last.safetensors") == bytes) << run.recipe.name;
+    different.insert(bytes);
+    for (const Record& epoch : read_metrics(run.dir / "metrics.jsonl")) {
+      const bool compared = run.recipe.attention.mode != "none";
+      EXPECT_EQ(find_value(epoch, "attention") != nullptr, compared) << run.recipe.name;
+      if (!compared) continue;
+      const double value = number_of(epoch, "attention"), loss = number_of(epoch, "loss"), ce = number_of(epoch, "ce"), kd = number_of(epoch, "kd");
+      EXPECT_GT(value, 0);
+      EXPECT_LT(value, 2);
+      const bool student = !run.recipe.teachers.empty();
+      EXPECT_NEAR(loss, (student ? 0.6 * ce + 0.4 * kd : ce) + run.recipe.attention.weight * value, 1e-5 * loss) << run.recipe.name;
+    }
+  }
+  EXPECT_EQ(different.size(), grid.runs.size()) << "the runs are not one and the same";
+
+  // Weight 0 only measures: the weights of a teacher that knows nothing of the other.
+  Recipe plain = find(grid, "T2w_free", 3).recipe;
+  plain.name = "T2w", plain.attention = {};
+  const Path path = train_run(plain, {.out = folder_ / "alone", .quiet = true, .command = "test"});
+  auto weights = [](const Path& dir) {
+    std::vector<float> all;
+    for (const NamedTensor& t : read_safetensors(dir / "ckpt" / "last.safetensors").tensors)
+      if (t.value.dtype() == DType::f32) all.insert(all.end(), t.value.data<float>(), t.value.data<float>() + t.value.elements());
+    return all;
+  };
+  EXPECT_EQ(weights(path), weights(find(grid, "T2w_free", 3).dir));
+  EXPECT_NE(weights(path), weights(find(grid, "T2w_apart", 3).dir));
+}
+
+TEST_F(GridFile, ATeacherThatBeginsToMoveIsNotTheReferenceThatStays) {
+  // With batch statistics a teacher's forward differs from that of the same file as a reference, alone and in a group.
+  const std::string text = std::string(kTiny) +
+                           "teacher_bn: batch\ngrid:\n  teachers: {T1w: 1}\n  students: [T1w_Sw]\n  seeds: [5]\n  arms:\n"
+                           "    own: {attention.mode: distance, attention.weight: 1}\n"
+                           "    named: {attention.mode: distance, attention.weight: 1, attention.references: [T1w]}\n";
+  const Grid grid = plan(text);
+  std::map<std::string, double> first_epoch;
+  for (const GridGroup& group : grid.groups) {
+    std::vector<Recipe> recipes;
+    for (size_t i : group.runs) recipes.push_back(grid.runs[i].recipe);
+    train_group(recipes, {.out = folder_ / "runs", .quiet = true, .command = "test"});
+  }
+  for (const char* name : {"T1w_Sw_own", "T1w_Sw_named"}) {
+    const GridRun& run = find(grid, name, 5);
+    first_epoch[name] = number_of(read_metrics(run.dir / "metrics.jsonl").at(0), "attention");
+    const Path alone = train_run(run.recipe, {.out = folder_ / "alone", .quiet = true, .command = "test"});
+    EXPECT_TRUE(read_text(run.dir / "ckpt" / "last.safetensors") == read_text(alone / "ckpt" / "last.safetensors")) << name;
+  }
+  EXPECT_GT(std::abs(first_epoch.at("T1w_Sw_own") - first_epoch.at("T1w_Sw_named")), 1e-4);
+}
+
+TEST_F(GridFile, AReferenceWithOtherMapsIsRefusedBeforeAnythingIsWritten) {
+  const Path file = write(std::string(kTiny) +
+                          "data.px: 64\noptim.epochs: 1\ngrid:\n  teachers: {T1w: 1, T2w: 2}\n  teacher_arms:\n"
+                          "    T2w: {a: {attention.mode: similarity, attention.weight: 1, attention.references: [T1w], model.stem: imagenet}}\n");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(run_grid(file, {}, {.run = {.out = folder_ / "runs", .quiet = true, .command = "kd_bench grid"}, .poll_seconds = 0.01}), 1);
+  const std::string errors = testing::internal::GetCapturedStderr();
+  for (const char* part : {"attention reference", "8x8 positions at 64 px", "T2w_a 2x2", "model.stem"})
+    EXPECT_NE(errors.find(part), std::string::npos) << errors;
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs" / "shapes" / "T2w_a" / "seed2" / "config.yaml"));
+}
+
 TEST_F(GridFile, AGridRunsToItsEndAndIsThenLeftAlone) {
   const Path file = write(std::string(kTiny) + "grid:\n  teachers: {T1w: 1, T1s: 2}\n  students: [T1w_Sw, T1s_Ss, only_Ss]\n  seeds: [0]\n");
   const GridOptions options{.run = {.out = folder_ / "runs", .quiet = true, .command = "kd_bench grid"}, .poll_seconds = 0.01};
@@ -592,6 +846,18 @@ TEST_F(GridFile, StudentsOfATeacherThatFailsAreNotBegun) {
   const Grid grid = plan_grid(file, {}, folder_ / "runs");
   EXPECT_EQ(state_of(find(grid, "T1w_Sw", 0)).kind, RunState::Kind::done);
   EXPECT_EQ(state_of(find(grid, "T1s_Ss", 0)).kind, RunState::Kind::to_do);
+}
+
+TEST_F(GridFile, NothingWaitsForWhatNeedsAFailedReference) {
+  const Path file = write(std::string(kTiny) + kAttentionArms);
+  const std::vector<std::string> words{"grid.seeds=[0]", "grid.teachers.T1w=1", "grid.teachers.T2w=3"};
+  make_directories(folder_ / "runs" / "shapes" / "T1w" / "seed1");
+  std::ofstream(folder_ / "runs" / "shapes" / "T1w" / "seed1" / "ckpt") << "a file in the way";
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(run_grid(file, words, {.run = {.out = folder_ / "runs", .quiet = true, .command = "kd_bench grid"}, .poll_seconds = 0.01}), 1);
+  const std::string errors = testing::internal::GetCapturedStderr();
+  for (const char* part : {"1 of 6 runs failed", "group 2 (2 runs) was not begun: it needs", "group 3 (3 runs) was not begun: it needs"})
+    EXPECT_NE(errors.find(part), std::string::npos) << errors;
 }
 
 TEST_F(GridFile, WaitsForOthersOrLeaves) {

@@ -21,7 +21,7 @@
 namespace kd::cases {
 namespace {
 
-const char* const kFamilies[] = {"conv", "batchnorm", "pool", "gemm", "pointwise", "kd_loss", "metrics", "augment", "sgd", "stem"};
+const char* const kFamilies[] = {"conv", "batchnorm", "pool", "gemm", "pointwise", "kd_loss", "attention_loss", "metrics", "augment", "sgd", "stem"};
 
 std::string family_of(const std::string& case_name) { return case_name.substr(0, case_name.find(':')); }
 

@@ -10,8 +10,10 @@
 
 #include "engine/base/rng.h"
 #include "engine/ops.h"
+#include "kernels/attention_loss/attention_loss_oracle.h"
 #include "kernels/kd_loss/kd_loss_oracle.h"
 #include "kernels/kd_loss/kd_loss_row.h"
+#include "kernels/metrics/metrics.h"
 #include "simt/simt.h"
 
 namespace kd {
@@ -590,6 +592,254 @@ TEST_P(OnTheTape, WrongArgumentsAreNamed) {
   EXPECT_EQ(Tape::current().size(), 0u);
 }
 
+// Attention.
+
+constexpr AttentionMode kAttentionModes[] = {AttentionMode::similarity, AttentionMode::distance};
+
+class Attention : public testing::TestWithParam<Device> {
+ protected:
+  void SetUp() override { Tape::current().clear(); }
+  void TearDown() override { Tape::current().clear(); }
+
+  static Tensor features(int64_t k, uint32_t stream, float scale = 1) {
+    Tensor f = Tensor::empty({n_, h_, w_, k}, DType::f32);
+    Rng rng(2, Purpose::test, stream);
+    for (int64_t i = 0; i < f.elements(); ++i) f.data<float>()[i] = scale * std::max(0.f, rng.uniform(-1.f, 1.f)) * float(1 + i / k % 3);
+    return f;
+  }
+  struct Result {
+    double loss;
+    std::vector<double> df;
+  };
+  static Result run(const Tensor& f, const std::vector<Tensor>& references, const AttentionConfig& config, KdSums* sums = nullptr) {
+    Var x(f.to(GetParam()), true);
+    const Var loss = attention_loss(x, all_to(GetParam(), references), config, sums);
+    EXPECT_EQ(Tape::current().size(), 1u);
+    Tape::current().backward(loss);
+    return {scalar(loss), doubles(x.grad())};
+  }
+  static oracle::AttentionProblem problem(const Tensor& f, const std::vector<Tensor>& references, const AttentionConfig& config) {
+    oracle::AttentionProblem p{.n = size_t(n_),
+                               .positions = size_t(h_ * w_),
+                               .k = size_t(f.dim(3)),
+                               .f = doubles(f),
+                               .references = {},
+                               .mode = config.mode,
+                               .weight = double(config.weight)};
+    for (const Tensor& r : references) p.references.push_back({size_t(r.dim(3)), doubles(r)});
+    return p;
+  }
+
+  static constexpr int64_t n_ = 5, h_ = 3, w_ = 4, k_ = 16;
+  Tensor f_ = features(k_, 0);
+  std::vector<Tensor> references_{features(24, 1), features(7, 2)};
+};
+
+// One image of two positions and two channels, by hand: u = (1/2, 2), a = (1, 4)/sqrt 17; the reference's u = (2, 1), a = (2, 1)/sqrt 5.
+TEST_P(Attention, ByHand) {
+  const Tensor f = Tensor::of<float>({1, 1, 2, 2}, {1, 0, 0, 2}), r = Tensor::of<float>({1, 2, 1, 1}, {std::sqrt(2.f), 1}).view({1, 1, 2, 1});
+  const double s = 6 / std::sqrt(85.0), norm = std::sqrt(17.0) / 2;
+  const double to_first = 2 / std::sqrt(5.0) - s / std::sqrt(17.0), to_second = 1 / std::sqrt(5.0) - 4 * s / std::sqrt(17.0);
+  const Result similar = run(f, {r}, {AttentionMode::similarity, 0.5f}), apart = run(f, {r}, {AttentionMode::distance, 0.5f});
+  EXPECT_NEAR(similar.loss, 0.5 * s, 1e-6);
+  EXPECT_NEAR(apart.loss, 0.5 * (2 - 2 * s), 1e-6);
+  expect_close("similarity", similar.df, {0.5 / norm * to_first, 0, 0, 0.5 / norm * 2 * to_second}, 1e-6);
+  expect_close("distance", apart.df, {-1 / norm * to_first, 0, 0, -1 / norm * 2 * to_second}, 1e-6);
+}
+
+// The gradient as experiment N1 states it: d sim/d F = 2 F/K (a1 - sim a2)/|u2|, from the energy map that evaluation draws.
+TEST_P(Attention, EqualsTheCompositionOfEnergyMapsAndItsStatedGradient) {
+  auto energy = [](const Tensor& f) {
+    Tensor map = Tensor::empty({f.dim(0), f.dim(1), f.dim(2)}, DType::f32);
+    metrics_energy_map({}, {.features = f.data<float>(), .map = map.data<float>(), .n = f.dim(0), .h = f.dim(1), .w = f.dim(2), .k = f.dim(3)});
+    return doubles(map);
+  };
+  const std::vector<double> u1 = energy(references_[0]), u2 = energy(f_), f = doubles(f_);
+  double loss = 0;
+  std::vector<double> df;
+  for (size_t n = 0, p = size_t(h_ * w_); n < size_t(n_); ++n) {
+    double norm1 = 0, norm2 = 0, sim = 0;
+    for (size_t i = n * p; i < (n + 1) * p; ++i) norm1 += u1[i] * u1[i], norm2 += u2[i] * u2[i], sim += u1[i] * u2[i];
+    norm1 = std::sqrt(norm1), norm2 = std::sqrt(norm2), sim /= norm1 * norm2;
+    loss += 3 * sim / n_;
+    for (size_t i = n * p; i < (n + 1) * p; ++i)
+      for (size_t k = 0; k < size_t(k_); ++k) df.push_back(3.0 / n_ * 2 * f[i * k_ + k] / k_ * (u1[i] / norm1 - sim * u2[i] / norm2) / norm2);
+  }
+  const Result got = run(f_, {references_[0]}, {AttentionMode::similarity, 3.f});
+  expect_close("loss", {got.loss}, {loss}, 1e-6);
+  expect_close("df", got.df, df, 2e-6);
+}
+
+TEST_P(Attention, EqualsTheOracleAndItsDifferences) {
+  for (AttentionMode mode : kAttentionModes)
+    for (float weight : {2.f, -0.5f}) {
+      const AttentionConfig config{mode, weight};
+      const Result got = run(f_, references_, config);
+      oracle::AttentionProblem p = problem(f_, references_, config);
+      const oracle::AttentionAnswer want = oracle::attention_loss(p);
+      expect_close(to_string(mode), {got.loss}, {want.loss}, 1e-6);
+      expect_close(to_string(mode), got.df, want.df, 2e-6);
+      std::vector<double> some, differences;
+      for (size_t i = 0; i < p.f.size(); i += 37) {
+        constexpr double kStep = 1e-5;
+        oracle::AttentionProblem up = p, down = p;
+        up.f[i] += kStep, down.f[i] -= kStep;
+        some.push_back(got.df[i]);
+        differences.push_back((oracle::attention_loss(up).loss - oracle::attention_loss(down).loss) / (2 * kStep));
+      }
+      expect_close(to_string(mode), some, differences, 1e-5);
+    }
+}
+
+TEST_P(Attention, ScaleIsOfNoAccountAndTheGradientIsOrthogonalToTheFeatures) {
+  for (AttentionMode mode : kAttentionModes) {
+    const Result plain = run(f_, references_, {mode, 1.f});
+    const Result scaled = run(features(k_, 0, 64.f), {features(24, 1, 0.125f), features(7, 2, 1024.f)}, {mode, 1.f});
+    EXPECT_FLOAT_EQ(float(scaled.loss), float(plain.loss));
+    std::vector<double> times = scaled.df;
+    for (double& g : times) g *= 64;
+    expect_close(to_string(mode), times, plain.df, 1e-6);
+    const std::vector<double> f = doubles(f_);
+    for (size_t n = 0, size = size_t(h_ * w_ * k_); n < size_t(n_); ++n) {
+      double dot = 0, sizes = 0;
+      for (size_t i = n * size; i < (n + 1) * size; ++i) dot += f[i] * plain.df[i], sizes += std::fabs(f[i] * plain.df[i]);
+      EXPECT_GT(sizes, 1e-3);
+      EXPECT_NEAR(dot / sizes, 0, 1e-6) << to_string(mode) << " image " << n;
+    }
+  }
+}
+
+TEST_P(Attention, DistanceOfOneReferenceIsTwiceWhatSimilarityLacks) {
+  const Result similar = run(f_, {references_[0]}, {AttentionMode::similarity, 1.f}), apart = run(f_, {references_[0]}, {AttentionMode::distance, 1.f});
+  EXPECT_NEAR(apart.loss, 2 - 2 * similar.loss, 1e-6);
+  std::vector<double> twice = similar.df;
+  for (double& g : twice) g *= -2;
+  expect_close("df", apart.df, twice, 1e-6);
+}
+
+TEST_P(Attention, OfANetworkWithItselfIsPerfectAndWantsNothing) {
+  for (size_t copies : {size_t(1), size_t(3)}) {
+    EXPECT_NEAR(run(f_, std::vector<Tensor>(copies, f_), {AttentionMode::similarity, 1.f}).loss, 1, 1e-6);
+    for (AttentionMode mode : kAttentionModes) {
+      const Result r = run(f_, std::vector<Tensor>(copies, f_), {mode, 1.f});
+      for (double g : r.df) EXPECT_NEAR(g, 0, 1e-7) << to_string(mode);
+    }
+  }
+}
+
+TEST_P(Attention, ADescentStepMovesItAsTheSignOfTheWeightSays) {
+  for (AttentionMode mode : kAttentionModes)
+    for (float weight : {1.f, -1.f}) {
+      const Result before = run(f_, references_, {mode, weight});
+      Tensor moved = f_.clone();
+      for (int64_t i = 0; i < moved.elements(); ++i) moved.data<float>()[i] -= 0.5f * float(before.df[size_t(i)]);
+      const double change = run(moved, references_, {mode, 1.f}).loss - run(f_, references_, {mode, 1.f}).loss;
+      EXPECT_LT(weight * change, -1e-4) << to_string(mode) << " weight " << weight;
+    }
+  const Result none = run(f_, references_, {AttentionMode::similarity, 0.f});
+  EXPECT_EQ(none.loss, 0);
+  for (double g : none.df) EXPECT_EQ(g, 0);
+}
+
+TEST_P(Attention, MapsWithoutEnergyCountForNothing) {
+  Tensor f = f_.clone(), r = references_[0].clone();
+  const int64_t size = h_ * w_ * k_;
+  std::fill_n(f.data<float>() + size, size, 0.f);                               // image 1 of the trained network
+  std::fill_n(r.data<float>() + 3 * h_ * w_ * 24, h_ * w_ * int64_t(24), 0.f);  // image 3 of the reference
+  for (AttentionMode mode : kAttentionModes) {
+    const Tensor sums = Tensor::zeros({int64_t(sizeof(KdSums))}, DType::u8, GetParam());
+    const Result whole = run(f_, {references_[0]}, {mode, 1.f}), got = run(f, {r}, {mode, 1.f}, static_cast<KdSums*>(sums.raw()));
+    EXPECT_TRUE(std::isfinite(got.loss));
+    EXPECT_LT(got.loss, whole.loss);
+    for (int64_t i = 0; i < n_ * size; ++i) {
+      const bool empty = i / size == 1 || i / size == 3;
+      EXPECT_EQ(got.df[size_t(i)], empty ? 0 : whole.df[size_t(i)]) << i;
+    }
+  }
+}
+
+TEST_P(Attention, NanReachesTheLossAndItsImagesGradient) {
+  const int64_t size = h_ * w_ * k_;
+  for (AttentionMode mode : kAttentionModes)
+    for (int who : {0, 1, 2}) {
+      Tensor f = f_.clone();
+      std::vector<Tensor> references{references_[0].clone(), references_[1].clone()};
+      Tensor& poisoned = who == 0 ? f : references[size_t(who - 1)];
+      poisoned.data<float>()[2 * h_ * w_ * poisoned.dim(3) + 5] = kNan;
+      const Result r = run(f, references, {mode, 1.f});
+      EXPECT_TRUE(std::isnan(r.loss)) << to_string(mode) << who;
+      for (int64_t i = 0; i < n_ * size; ++i) EXPECT_EQ(std::isnan(r.df[size_t(i)]), i / size == 2) << i;
+    }
+}
+
+// The features are consumed by the head too: their gradient is the sum of both, whichever was recorded first.
+TEST_P(Attention, AddsToTheGradientOfTheHead) {
+  const Tensor images = features(8, 5).to(GetParam()), labels = some_labels(n_, 3).to(GetParam()), filter = random_logits(16, 8, 6, 0.5f);
+  const std::vector<Tensor> references = all_to(GetParam(), references_);
+  const Tensor classifier = random_logits(3, 16, 7, 0.5f).to(GetParam()), bias = random_logits(1, 3, 8, 0.5f).view({3}).to(GetParam());
+  enum class Order { head, attention, head_first, attention_first };
+  auto gradient = [&](Order order) {
+    Var w(filter.view({16, 1, 1, 8}).to(GetParam()), true);
+    const Var f = conv2d(Var(images), w, 1, 0);
+    auto of_head = [&] { return cross_entropy(linear(global_avg_pool(f), Var(classifier), Var(bias)), labels).total; };
+    auto of_attention = [&] { return attention_loss(f, references, {AttentionMode::similarity, 2.f}); };
+    Var loss;
+    if (order == Order::head) loss = of_head();
+    if (order == Order::attention) loss = of_attention();
+    if (order == Order::head_first) loss = of_head(), loss = add(loss, of_attention());
+    if (order == Order::attention_first) loss = of_attention(), loss = add(of_head(), loss);
+    Tape::current().backward(loss);
+    return doubles(w.grad());
+  };
+  std::vector<double> want = gradient(Order::head);
+  const std::vector<double> other = gradient(Order::attention);
+  double size = 0;
+  for (size_t i = 0; i < want.size(); ++i) want[i] += other[i], size += std::fabs(other[i]);
+  EXPECT_GT(size, 0.01);
+  expect_close("head first", gradient(Order::head_first), want, 1e-5);
+  expect_close("attention first", gradient(Order::attention_first), want, 1e-5);
+}
+
+TEST_P(Attention, SumsHoldTheValueAndTheWeightedLoss) {
+  const Tensor sums = Tensor::zeros({int64_t(sizeof(KdSums))}, DType::u8, GetParam());
+  auto* counting = static_cast<KdSums*>(sums.raw());
+  const double value = run(f_, references_, {AttentionMode::distance, 1.f}).loss * n_;
+  run(f_, references_, {AttentionMode::distance, -3.f}, counting);
+  run(f_, references_, {AttentionMode::distance, 2.f}, counting);
+  KdSums got;
+  copy_bytes(&got, Device::cpu, counting, GetParam(), sums.bytes());
+  expect_close("sums", {got.attention, got.loss}, {2 * value, -value}, 1e-6);
+  EXPECT_EQ(got.ce, 0);
+  EXPECT_EQ(got.images, 0) << "counted by the loss of the logits";
+}
+
+TEST_P(Attention, ConstantsRecordNothing) {
+  const Var loss = attention_loss(Var(f_.to(GetParam())), all_to(GetParam(), references_), {AttentionMode::similarity, 1.f});
+  EXPECT_FALSE(loss.requires_grad());
+  EXPECT_EQ(scalar(loss), run(f_, references_, {AttentionMode::similarity, 1.f}).loss);
+  EXPECT_EQ(Tape::current().size(), 0u);
+}
+
+TEST_P(Attention, WrongArgumentsAreNamed) {
+  auto error = [&](const Tensor& f, const std::vector<Tensor>& references, float weight) -> std::string {
+    try {
+      attention_loss(Var(f, true), references, {AttentionMode::similarity, weight});
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  auto expect_part = [](const std::string& message, const std::string& part) { EXPECT_NE(message.find(part), std::string::npos) << message; };
+  const Tensor f = f_.to(GetParam());
+  expect_part(error(f.view({n_, h_ * w_, k_}), {f}, 1), "needs features f32|bf16 [N,h,w,K], got features f32[5,12,16]");
+  expect_part(error(f, {}, 1), "0 references, needs 1 to 8");
+  expect_part(error(f, std::vector<Tensor>(9, f), 1), "9 references");
+  expect_part(error(f, {f.view({n_, w_, h_, k_})}, 1), "reference f32[5,4,3,16]");
+  expect_part(error(f, {Tensor::zeros(f.shape(), DType::bf16, GetParam())}, 1), "must agree in images, height, width, type and device");
+  expect_part(error(f, {f_.to(GetParam() == Device::cpu ? Device::emulated : Device::cpu)}, 1), "must agree");
+  expect_part(error(f, {f}, kNan), "must be finite");
+}
+
 std::vector<Device> devices() {
   std::vector<Device> all{Device::cpu, Device::emulated};
   if (is_available(Device::cuda)) all.push_back(Device::cuda);
@@ -598,6 +848,7 @@ std::vector<Device> devices() {
 std::string name_of(const testing::TestParamInfo<Device>& info) { return info.param == Device::cuda ? "cuda" : to_string(info.param); }
 INSTANTIATE_TEST_SUITE_P(On, Properties, testing::ValuesIn(devices()), name_of);
 INSTANTIATE_TEST_SUITE_P(On, OnTheTape, testing::ValuesIn(devices()), name_of);
+INSTANTIATE_TEST_SUITE_P(On, Attention, testing::ValuesIn(devices()), name_of);
 
 // The order in which a GPU runs threads and blocks must not show, not in one bit.
 TEST(Losses, NoScheduleChangesABit) {
@@ -618,6 +869,11 @@ TEST(Losses, NoScheduleChangesABit) {
   };
   const auto want = bits(0);
   for (int schedule : {1, 2, 3}) EXPECT_EQ(bits(schedule), want) << "schedule " << schedule;
+}
+
+TEST(Losses, AttentionModeNames) {
+  for (AttentionMode mode : kAttentionModes) EXPECT_EQ(attention_mode_from_name(to_string(mode)), mode);
+  EXPECT_THROW(attention_mode_from_name("none"), Error);
 }
 
 TEST(Losses, CombineNames) {

@@ -134,6 +134,31 @@ TEST_F(RecipeFile, KindOfARun) {
   EXPECT_EQ(run_kind(load_recipe({}, {"name=only_S"})), "baseline");
   EXPECT_EQ(run_kind(load_recipe({}, {"name=T1w"})), "teacher");
   EXPECT_EQ(run_kind(load_recipe({}, {"name=only_Sw", "teachers=[T1w.safetensors]"})), "student");
+  const std::vector<std::string> compared{"attention.mode=similarity", "attention.references=[T1w.safetensors]"};
+  EXPECT_EQ(run_kind(load_recipe({}, {"name=T2w", compared[0], compared[1]})), "teacher");
+  EXPECT_EQ(run_kind(load_recipe({}, compared)), "baseline");
+}
+
+TEST_F(RecipeFile, AttentionIsComparedWithReferencesOrTeachers) {
+  const Recipe student = load("teachers: [a/T1w/seed0, b/T2w/seed0]\nattention: {mode: distance, weight: -0.5}\n");
+  EXPECT_EQ(attention_references(student), student.teachers);
+  EXPECT_EQ(frozen_networks(student), student.teachers);
+  const Recipe other = load("teachers: [a/T1w/seed0]\nattention: {mode: similarity, references: [c/T3w/seed0, a/T1w/seed0]}\n");
+  EXPECT_EQ(attention_references(other), (std::vector<std::string>{"c/T3w/seed0", "a/T1w/seed0"}));
+  EXPECT_EQ(frozen_networks(other), (std::vector<std::string>{"a/T1w/seed0", "c/T3w/seed0"}));
+  EXPECT_TRUE(attention_references(load("teachers: [a]\n")).empty());
+
+  expect_refused("name: T2w\nattention.mode: similarity\n", {"T2w: attention.mode is similarity", "attention.references or teachers"});
+  expect_refused("name: T2w\nattention.weight: 0.5\n", {"T2w: attention.weight is set", "attention.mode is none"});
+  expect_refused("attention.references: [a]\n", {"attention.references is set"});
+  expect_refused("attention.mode: cosine\n", {"r.yaml:1:", "'cosine'", "none | similarity | distance"});
+  expect_refused("attention.weight: 1001\n", {"r.yaml:1:", "from -1000 to 1000"});
+
+  auto id = [](std::vector<std::string> words) { return recipe_id(load_recipe({}, words)); };
+  const std::string base = id({"name=T2w", "attention.mode=similarity", "attention.references=[x/T1w/seed0]"});
+  EXPECT_EQ(id({"name=T2w", "attention.mode=similarity", "attention.references=[/elsewhere/T1w/seed0/]"}), base);
+  EXPECT_NE(id({"name=T2w", "attention.mode=similarity", "attention.references=[x/T1w/seed1]"}), base);
+  EXPECT_NE(id({"name=T2w"}), base);
 }
 
 TEST_F(RecipeFile, NamesAreDerivedFromTeachersAndView) {

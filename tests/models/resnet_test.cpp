@@ -15,6 +15,18 @@
 namespace kd {
 namespace {
 
+TEST(FeatureSide, IsThatOfTheMap) {
+  for (Stem stem : {Stem::cifar, Stem::imagenet}) {
+    Resnet net({.stem = stem, .classes = 3, .width = 0.125});
+    NoGrad no_grad;
+    for (int64_t px : {8, 31, 32, 33, 40, 65}) {
+      const Tensor map = net.features(Var(Tensor::zeros({1, px, px, 3}, DType::f32)), Mode::eval).value();
+      EXPECT_EQ(map.dim(1), feature_side(stem, px)) << px << " px, " << to_string(stem);
+      EXPECT_EQ(map.dim(2), map.dim(1));
+    }
+  }
+}
+
 using nlohmann::json;
 
 std::vector<double> sequence(int64_t count, uint64_t stream) {

@@ -18,10 +18,12 @@ struct Setting {
   DType type;
   int teachers;
   int64_t px, batch;
+  float attention = 0;  // weight of the similarity with a reference, whose stem has other channels
 };
 
 void PrintTo(const Setting& s, std::ostream* out) {
-  *out << to_string(s.stem) << " width " << s.width << ' ' << to_string(s.type) << ' ' << s.teachers << " teachers " << s.px << " px";
+  *out << to_string(s.stem) << " width " << s.width << ' ' << to_string(s.type) << ' ' << s.teachers << " teachers " << s.px << " px"
+       << (s.attention == 0 ? "" : ", attention");
 }
 
 struct Outcome {
@@ -38,13 +40,21 @@ ResnetConfig config_of(const Setting& s, Device device, uint64_t seed) {
 Outcome train(const Setting& s, Device device, int steps, Launch launch = Launch::graph) {
   Resnet student(config_of(s, device, 1));
   std::vector<std::unique_ptr<Resnet>> owned;
-  std::vector<Resnet*> teachers;
+  std::vector<Frozen> teachers;
   for (int i = 0; i < s.teachers; ++i) {
     owned.push_back(std::make_unique<Resnet>(config_of(s, device, uint64_t(10 + i))));
     teachers.push_back(owned.back().get());
   }
   Student spec{.net = &student, .teachers = {}};
   for (size_t i = 0; i < teachers.size(); ++i) spec.teachers.push_back(i);
+  if (s.attention != 0) {
+    ResnetConfig wider = config_of(s, device, 20);
+    wider.width *= 2;
+    owned.push_back(std::make_unique<Resnet>(wider));
+    spec.references = {teachers.size()};
+    spec.attention = {AttentionMode::similarity, s.attention};
+    teachers.push_back(owned.back().get());
+  }
   TrainStep step({spec}, teachers, s.px, 8, {.launch = launch});
   Outcome out;
   for (int i = 0; i < steps; ++i) {
@@ -144,7 +154,20 @@ TEST_P(TrainStepOn, repeats_itself_bit_for_bit) {
 
 INSTANTIATE_TEST_SUITE_P(settings, TrainStepOn,
                          testing::Values(Setting{Stem::cifar, 0.125, DType::f32, 0, 16, 4}, Setting{Stem::cifar, 0.125, DType::bf16, 2, 16, 4},
+                                         Setting{Stem::cifar, 0.125, DType::f32, 0, 32, 4, 5.f}, Setting{Stem::cifar, 0.125, DType::bf16, 1, 32, 4, 5.f},
                                          Setting{Stem::imagenet, 0.125, DType::f32, 1, 32, 4}, Setting{Stem::imagenet, 1.0, DType::bf16, 0, 64, 3}));
+
+TEST(TrainStep, attention_moves_the_weights_and_is_counted) {
+  const Setting plain{Stem::cifar, 0.125, DType::f32, 1, 32, 4};
+  Setting apart = plain;
+  apart.attention = 5.f;
+  const Outcome without = train(plain, Device::cpu, 2), with = train(apart, Device::cpu, 2);
+  EXPECT_EQ(without.sums.attention, 0);
+  EXPECT_GT(with.sums.attention, 0);
+  EXPECT_NEAR(with.losses[0], without.losses[0] + 5 * 0.9, 5 * 0.1) << "the same first batch and weights; a random network's similarity is near 1";
+  EXPECT_NEAR(with.sums.loss, 0.6 * with.sums.ce + 0.4 * with.sums.kd + 5 * with.sums.attention, 1e-4 * with.sums.loss);
+  EXPECT_GT(largest_difference(without.weights, with.weights), 1e-6);
+}
 
 TEST(TrainStep, padding_stays_zero) {
   Resnet net({.classes = 10, .width = 0.125, .device = Device::emulated, .type = DType::f32});
