@@ -229,6 +229,7 @@ const std::vector<Field>& fields() {
       field(KD_KEY(select), OneOf{{"holdout", "last", "test_best"}}, "which checkpoint is 'best'; test_best looks at the test images, as published code does"),
       field(KD_KEY(seed), Between{0, 9007199254740992.0}, "of initialisation, order and augmentation", Identity::ignored),
       field(KD_KEY(eval_every), Between{1, 100'000}, "epochs between evaluations"),
+      field(KD_KEY(published_metrics), OneOf{{"never", "always", "from_first_drop"}}, "whether epochs record the published code's numbers while learning"),
   };
   return table;
 }
@@ -399,6 +400,7 @@ void apply_preset(Recipe& r, const Recipe& wanted) {
     r.data.holdout = 0;
     r.data.norm = published_norm(wanted.data.name, "cifar10");
     r.teacher_bn = "batch";
+    r.published_metrics = "from_first_drop";
     r.select = "test_best";
     r.optim.lr_shift = 1;
   } else if (r.preset == "clean") {

@@ -67,6 +67,8 @@ struct Recipe {
   std::string select = "holdout";  // holdout | last | test_best: which epoch's checkpoint is kept as best
   int64_t seed = 0;
   int64_t eval_every = 1;  // epochs
+  // never | always | from_first_drop: when a distillation's epoch lines carry the published code's numbers, per batch, of the student while it learns
+  std::string published_metrics = "never";
   bool operator==(const Recipe&) const = default;
 };
 
