@@ -182,8 +182,7 @@ std::vector<int64_t> gallery_choice(const std::vector<Seen>& seen, const Dataset
 json gallery_json(const std::vector<Seen>& seen, const Dataset& data, const PredictOptions& options) {
   const int64_t px = options.augment.px, classes = data.classes;
   const auto chosen = gallery_choice(seen, data);
-  Tensor pictures = Tensor::empty({int64_t(chosen.size()), px, px, 3}, DType::u8);
-  augment_u8(data.images, chosen, View::test, options.augment, options.seed, 0, pictures);
+  const Tensor pictures = views_u8(data, chosen, View::test, options.augment, options.seed, 0);
   Tensor truth;
   if (data.masks.defined()) truth = masks_at(data.masks, px);
   const Cam kind = Cam::pred_class;
