@@ -58,7 +58,7 @@ OpCall policy_call(Rng& rng, PixelOp op, int magnitude, int64_t px) {
   return call;
 }
 
-// timm 0.3's RandAugment, its 15 operations in its order; posterize is its PosterizeTpu.
+// timm's RandAugment, its 15 operations in its order; posterize is what it calls PosterizeTpu.
 constexpr PixelOp kRandAugment[] = {autocontrast, equalize,   invert,    rotate,  posterize, solarize,    solarize_add, color,
                                     contrast,     brightness, sharpness, shear_x, shear_y,   translate_x, translate_y};
 constexpr double kLevel = 10, kLevelDeviation = 0.5, kMaxLevel = 10;
