@@ -121,9 +121,9 @@ int run_main(int argc, char** argv) {
   CLI::App* data = app.add_subcommand("data", "make, check and look at datasets");
   data->require_subcommand(1);
   DataConfig data_options;
-  std::string view = "test";
-  int64_t px = 32, count = 64;
-  Path folder, data_out, sheet = "views.png";
+  int64_t px = 32;
+  SheetOptions sheet;
+  Path folder, data_out;
   double test_share = 0.2;
   auto add_source = [&](CLI::App* sub) {
     sub->add_option("--name", data_options.name, "shapes, cifar10, cifar100, images, imagenet or imagenet_lt")->capture_default_str();
@@ -154,10 +154,12 @@ int run_main(int argc, char** argv) {
   add_source(verify);
   CLI::App* show = data->add_subcommand("show", "a contact sheet of augmented views as PNG");
   add_source(show);
-  show->add_option("--view", view, "weak, strong, base or test")->capture_default_str();
-  show->add_option("--px", px, "32: native; 224: enlarged")->capture_default_str();
-  show->add_option("--count", count, "images")->capture_default_str();
-  show->add_option("-o,--out", sheet, "the PNG")->capture_default_str();
+  show->add_option("--view", sheet.view, "all side by side, or weak, strong, base or test alone")->capture_default_str();
+  show->add_option("--px", px, "side of the views; 32: native CIFAR; 224: enlarged")->capture_default_str();
+  show->add_option("--count", sheet.count, "images")->capture_default_str();
+  show->add_option("--draws", sheet.draws, "of each random view, with --view all")->capture_default_str();
+  show->add_option("settings", words, "settings of the views as in a recipe, e.g. data.pipeline=imagenet data.randaugment=timm_old");
+  show->add_option("-o,--out", sheet.png, "the PNG")->capture_default_str();
   CLI::App* import = data->add_subcommand("import", "your images, one sub-folder per class, as a CIFAR-100-format dataset");
   import->add_option("folder", folder, "FOLDER/<class>/<image>.png|jpg")->required();
   import->add_option("-o,--out", data_out, "folder to write")->required();
@@ -223,7 +225,9 @@ int run_main(int argc, char** argv) {
   } else if (*verify) {
     verify_data(data_options);
   } else if (*show) {
-    show_views(data_options, view, px, count, data_options.seed, sheet);
+    words.insert(words.begin(), {"data.name=" + data_options.name, fmt::format("data.px={}", px)});
+    sheet.seed = data_options.seed;
+    show_views(data_options, augment_config(load_recipe({}, words)), sheet);
   } else if (*import) {
     images_to_cifar(folder, data_out, test_share, data_options.seed);
   } else if (*demo_verb) {

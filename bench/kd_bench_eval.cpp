@@ -150,8 +150,7 @@ json gallery_json(const std::vector<const DumpedModel*>& seen, const Dataset& da
   const std::vector<Chosen> chosen = gallery_choice(gallery_facts(seen, data, px, threshold));
   std::vector<int64_t> indices;
   for (const Chosen& c : chosen) indices.push_back(c.index);
-  Tensor pictures = Tensor::empty({int64_t(chosen.size()), px, px, 3}, DType::u8);
-  augment_u8(data.images, indices, View::test, options.augment, options.seed, 0, pictures);
+  const Tensor pictures = views_u8(data, indices, View::test, options.augment, options.seed, 0);
   Tensor truth;
   if (data.masks.defined()) truth = masks_at(data.masks, px);
   json items = json::array();

@@ -259,6 +259,7 @@ class Group {
                                                 .type = type_of(first),
                                                 .seed = uint64_t(first.seed),
                                                 .order = Order::shuffled,
+                                                .last = first.optim.last_batch == "drop" ? LastBatch::drop : LastBatch::keep,
                                                 .device = options.device});
   }
 
@@ -350,7 +351,7 @@ class Group {
     for (size_t i = 0; i < training_.size(); ++i)
       if (training_[i]->records_published_metrics(epoch)) published.try_emplace(i, uint64_t(training_[i]->recipe().seed), uint32_t(epoch));
     const double lr = learning_rate(runs_[0]->recipe().optim, epoch);
-    const int64_t epoch_images = splits_.train.size();
+    const int64_t epoch_images = std::min(splits_.train.size(), loader.steps() * runs_[0]->recipe().optim.batch);
     int64_t images = 0;
     for (int64_t n; (n = loader.draw(step_->inputs())) > 0;) {
       if (n == 1) continue;  // batch norm has no variance over a single image of 1x1 maps; one image in an epoch is no loss

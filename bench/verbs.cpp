@@ -34,6 +34,9 @@ AugmentConfig augment_config(const Recipe& recipe) {
   AugmentConfig augment;
   augment.px = recipe.data.px;
   augment.cutout_length = recipe.data.cutout;
+  augment.pipeline = view_pipeline(recipe.data) == "imagenet" ? Pipeline::imagenet : Pipeline::cifar;
+  augment.randaugment = recipe.data.randaugment == "timm_old" ? RandAugment::timm_old : RandAugment::increasing;
+  augment.test_resample = recipe.data.test_interp == "bicubic" ? Resample::bicubic : Resample::bilinear;
   if (recipe.data.norm == "cifar10") {
     augment.mean = {.4914f, .4822f, .4465f};
     augment.std = {.2023f, .1994f, .2010f};

@@ -68,7 +68,15 @@ struct GridOptions {
 int run_grid(const Path& file, const std::vector<std::string>& words, const GridOptions&);
 
 int doctor();
-void show_views(const DataConfig&, const std::string& view, int64_t px, int64_t count, uint64_t seed, const Path& png);
+// A contact sheet of the first `count` training images. view "all": a row an image, the test view and then `draws` of weak, strong and base each, as
+// training would show them in its first epochs; a view's name: that view of every image, side by side.
+struct SheetOptions {
+  std::string view = "all";
+  int64_t count = 16, draws = 3;
+  uint64_t seed = 0;
+  Path png = "views.png";
+};
+void show_views(const DataConfig&, const AugmentConfig&, const SheetOptions&);
 void generate_data(const DataConfig&, const Path& out);
 void images_to_cifar(const Path& folder, const Path& out, double test_share, uint64_t seed);
 void verify_data(const DataConfig&);

@@ -11,7 +11,8 @@ namespace kd {
 // preset=as-published sets every `published` value, preset=clean every `clean` one.
 struct Switch {
   struct Value {
-    std::string key, published, clean;  // printed as in to_yaml; of a CIFAR-100 student
+    std::string key, published, clean;  // printed as in to_yaml; of a student on `data`
+    std::string data = "cifar100";
   };
   std::string id;                    // "P1" ... "P30", as in docs/recipes.md
   std::string fact;                  // what the published code does
