@@ -874,6 +874,7 @@ std::vector<Table> switch_tables(const std::string& dataset, const Groups& group
   for (const Switch& s : switches()) {
     std::vector<std::string> keys, published, values;
     for (const Switch::Value& v : s.settings) keys.push_back(v.key), published.push_back(v.published), values.push_back(used(v.key));
+    if (!s.reproduced.empty()) published.push_back(s.reproduced);
     table.rows.push_back({s.id, s.fact, joined(keys, ", "), joined(published, ", "), s.settings.empty() ? s.here : joined(values, ", ")});
     auto add = [&](const std::string& what, const std::vector<double>& by_seed, std::vector<std::string> dirs) {
       const Stat effect = stat_of(by_seed);

@@ -18,6 +18,7 @@ struct Switch {
   std::string fact;                  // what the published code does
   std::vector<Value> settings = {};  // none: no setting of a run
   std::string here = {};             // what this project does, where that needs saying
+  std::string reproduced = {};       // where the published value is, of what no setting of a run decides; empty: nowhere
 };
 const std::vector<Switch>& switches();
 

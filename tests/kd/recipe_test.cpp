@@ -441,6 +441,10 @@ TEST_F(RecipeFile, TheSwitchesAreInTheDocumentation) {
     const size_t row = text.find("| " + s.id + " |");
     ASSERT_NE(row, text.npos) << s.id;
     const std::string line = text.substr(row, text.find('\n', row) - row);
+    std::string plain;
+    for (char c : line)
+      if (c != '`') plain += c;
+    EXPECT_NE(plain.find(s.reproduced), plain.npos) << s.id << ": " << line;
     for (const Switch::Value& v : s.settings) EXPECT_NE(line.find("`" + v.key + "=" + v.published + "`"), line.npos) << s.id << ": " << line;
   }
 }
