@@ -137,6 +137,22 @@ class Runs(Temporary):
         self.assertIn("T1w_T2s_Sw", html.replace("<wbr>", ""))
         self.assertTrue(html.rstrip().endswith("</html>"))
 
+    def test_published_metrics_while_learning(self):
+        """The published code's numbers appear in the epoch lines from one epoch before the first drop on, and change no bit of the run."""
+        teacher = self.train("t", "name=T1w", "optim.epochs=1")
+        settings = [f"teachers=[{teacher}]", "optim.milestones=[2,3]", "seed=4"]
+        runs = {mode: self.train(mode, f"published_metrics={mode}", *settings, verb="distill") for mode in ("never", "always", "from_first_drop")}
+        have = {mode: ["1Tand1S_f" in line for line in epochs(run)] for mode, run in runs.items()}
+        self.assertEqual(have, {"never": [False] * 3, "always": [True] * 3, "from_first_drop": [False, True, True]})
+        weights = {(run / "ckpt" / "last.safetensors").read_bytes() for run in runs.values()}
+        self.assertEqual(len(weights), 1)
+        last, also = epochs(runs["always"])[-1], epochs(runs["from_first_drop"])[-1]
+        for key in ("1Tand1S_f", "1Tand1S_kl", "1Tand1S_mi", "1Tand1S_mis", "T1_entropy", "S_entropy"):
+            self.assertTrue(math.isfinite(last[key]) and last[key] == also[key], key)
+        # One teacher: its mean logits are its logits, and 360 images make 12 batches of which 11 are whole; equal weights move the mean by little.
+        self.assertAlmostEqual(last["1Tand1S_f"], last["train_agreement"], delta=0.05)
+        self.assertNotIn("T1T2_f", last)
+
     def recomputed_offline(self, student, teachers):
         """eval.json comes from pred.safetensors alone: the same bytes again with every network and image out of reach."""
         analysis = student / "analysis"
