@@ -40,7 +40,7 @@ size_t strong_teachers(const RunSummary& r) {
 
 constexpr const char* kEvaluate = "kd_bench eval makes it";
 constexpr const char* kWhiskers = "Whiskers: sample standard deviation over seeds.";
-constexpr size_t kManyGroups = 8;    // beyond this, bars and lines of every experiment would not be legible
+constexpr size_t kManyGroups = 8;     // beyond this, bars and lines of every experiment would not be legible
 constexpr size_t kCurvePoints = 120;  // of a training curve, at most; longer ones are thinned
 
 const char* model_color(const std::string& model) {
@@ -189,9 +189,13 @@ constexpr Quantity kAccuracy{"test_top1", "test top-1 %", 2, accuracy}, kOverlap
 
 ReportFigure scatter_figure(const std::string& id, const std::string& title, const std::string& caption, const Groups& students, const Quantity& x,
                             const Quantity& y, const Quantity* control = nullptr) {
-  Table data{.title = title, .columns = {text_column("name", "name"), text_column("view", "student's view"), number_column("strong_teachers", "strong teachers", 0),
-                                         {x.key, x.label, Column::Kind::spread, x.decimals}, {y.key, y.label, Column::Kind::spread, y.decimals},
-                                         number_column("seeds", "seeds", 0)}};
+  Table data{.title = title,
+             .columns = {text_column("name", "name"),
+                         text_column("view", "student's view"),
+                         number_column("strong_teachers", "strong teachers", 0),
+                         {x.key, x.label, Column::Kind::spread, x.decimals},
+                         {y.key, y.label, Column::Kind::spread, y.decimals},
+                         number_column("seeds", "seeds", 0)}};
   if (control) data.columns.insert(data.columns.begin(), text_column("maps", "maps"));
   const std::string kind = students.empty() ? "pred_class" : main_map(students.front().front());
   std::vector<Scatter> panels{scatter(control ? kind + " maps" : std::string(), students, x, y, control ? kind.c_str() : nullptr, data)};
@@ -345,12 +349,12 @@ Table reliability_table(const std::string& title) {
 }
 
 ReportFigure experiment_reliability(const RunGroup& g, const RunSummary& run) {
-  ReportFigure figure{.id = "f4_" + file_word(g.label),
-                      .title = "Reliability",
-                      .caption = fmt::format("Bars should end on the diagonal; pale: the gap between accuracy and confidence; below: images in each bin. Seed {}.",
-                                             run.seed),
-                      .columns = 5,
-                      .data = reliability_table("Reliability of " + g.label)};
+  ReportFigure figure{
+      .id = "f4_" + file_word(g.label),
+      .title = "Reliability",
+      .caption = fmt::format("Bars should end on the diagonal; pale: the gap between accuracy and confidence; below: images in each bin. Seed {}.", run.seed),
+      .columns = 5,
+      .data = reliability_table("Reliability of " + g.label)};
   for (const std::string& name : models_of(run)) {
     const auto& rows = run.views.at("test").models.at(name).reliability;
     if (rows.empty()) continue;
@@ -436,9 +440,7 @@ std::vector<DataSet> by_data(const Groups& groups) {
 
 }  // namespace
 
-std::string file_svg(const ReportFigure& figure) {
-  return svg::composed(figure.title, figure.legend, figure.panels, figure.columns);
-}
+std::string file_svg(const ReportFigure& figure) { return svg::composed(figure.title, figure.legend, figure.panels, figure.columns); }
 
 Groups students_of(const Groups& groups) {
   Groups out;
@@ -465,20 +467,23 @@ std::vector<ReportFigure> accuracy_figures(const Groups& groups) {
                      .data = top1.data});
 
   std::vector<Measure> measures;
-  for (auto [key, name, color] : {std::tuple{"weak_base", "weak / base", svg::kSky}, {"weak_test", "weak / test", svg::kBlue},
-                                  {"strong_base", "strong / base", svg::kOrange}, {"strong_test", "strong / test", svg::kVermilion}})
+  for (auto [key, name, color] : {std::tuple{"weak_base", "weak / base", svg::kSky},
+                                  {"weak_test", "weak / test", svg::kBlue},
+                                  {"strong_base", "strong / base", svg::kOrange},
+                                  {"strong_test", "strong / test", svg::kVermilion}})
     measures.push_back({key, name, color, [key](const RunSummary& r) { return number_of(r.affinity, key); }});
   const Compared affinity = compare(groups, "Affinity", 4, measures);
   if (affinity.labels.empty())
     figures.push_back(absent("f7", "Affinity of the augmented views", std::string("No run has affinity in its analysis/eval.json; ") + kEvaluate + "."));
   else
-    figures.push_back({.id = "f7",
-                       .title = "Affinity of the augmented views",
-                       .caption = std::string("Accuracy on augmented test images over accuracy on unaugmented ones: lower is a stronger shift. Base: random crops only, "
-                                              "as published; test: the test view. ") +
-                                  kWhiskers,
-                       .panels = {bars_or_dots("Affinity of the weak and the strong view", "affinity", affinity, 3)},
-                       .data = affinity.data});
+    figures.push_back(
+        {.id = "f7",
+         .title = "Affinity of the augmented views",
+         .caption = std::string("Accuracy on augmented test images over accuracy on unaugmented ones: lower is a stronger shift. Base: random crops only, "
+                                "as published; test: the test view. ") +
+                    kWhiskers,
+         .panels = {bars_or_dots("Affinity of the weak and the strong view", "affinity", affinity, 3)},
+         .data = affinity.data});
 
   measures.clear();
   for (auto [key, name, color] : {std::tuple{"top1_many", "many", svg::kBlue}, {"top1_medium", "medium", svg::kGreen}, {"top1_few", "few", svg::kVermilion}})
@@ -497,9 +502,10 @@ std::vector<ReportFigure> diversity_figures(const Groups& groups) {
   std::vector<ReportFigure> figures;
   for (const auto& [suffix, name, students] : by_data(students_of(groups))) {
     const std::string spread = std::string(" ") + kWhiskers;
-    figures.push_back(scatter_figure("f1" + suffix, "Accuracy and the teachers' attention overlap" + name,
-                                     "IoU of T1's and T2's masks on test images. An association that the control shows as well says nothing about what was learned." + spread,
-                                     students, kOverlap, kAccuracy, &kControl));
+    figures.push_back(
+        scatter_figure("f1" + suffix, "Accuracy and the teachers' attention overlap" + name,
+                       "IoU of T1's and T2's masks on test images. An association that the control shows as well says nothing about what was learned." + spread,
+                       students, kOverlap, kAccuracy, &kControl));
     figures.push_back(scatter_figure("f2" + suffix, "Accuracy and fidelity" + name,
                                      "Agreement with the ensemble of the teachers, or with the only one." + spread, students, kAgreement, kAccuracy));
     figures.push_back(scatter_figure("f3" + suffix, "Generalisation gap and the teachers' attention overlap" + name,
@@ -507,7 +513,8 @@ std::vector<ReportFigure> diversity_figures(const Groups& groups) {
     const MetricMatrix m = metric_matrix(students, "test");
     const std::string title = "How the measures go together" + name;
     if (m.names.size() < 2) {
-      figures.push_back(absent("f8" + suffix, title, fmt::format("Needs three evaluated runs of students; here are {}. {}.", m.runs, std::string("Evaluation: ") + kEvaluate)));
+      figures.push_back(absent("f8" + suffix, title,
+                               fmt::format("Needs three evaluated runs of students; here are {}. {}.", m.runs, std::string("Evaluation: ") + kEvaluate)));
       continue;
     }
     Table data{.title = title, .columns = {text_column("measure", "measure")}};
@@ -517,15 +524,16 @@ std::vector<ReportFigure> diversity_figures(const Groups& groups) {
       for (size_t j = 0; j < m.names.size(); ++j) data.rows[i].push_back(m.rho[i * m.names.size() + j]);
     }
     const double n = double(m.names.size());
-    figures.push_back({.id = "f8" + suffix,
-                       .title = title,
-                       .caption = fmt::format("Spearman's ρ over {} runs of students, test view; with the ensemble of the teachers, or with the only one. Blue: "
-                                              "together; vermilion: one up, the other down.",
-                                              m.runs),
-                       .panels = {svg::heat_map({.label = "Rank correlations between accuracy, fidelity and attention", .width = 130 + 42 * n, .height = 140 + 30 * n},
-                                                m.names, m.names, m.rho, -1, 1, 2)},
-                       .least_px = 560,
-                       .data = std::move(data)});
+    figures.push_back(
+        {.id = "f8" + suffix,
+         .title = title,
+         .caption = fmt::format("Spearman's ρ over {} runs of students, test view; with the ensemble of the teachers, or with the only one. Blue: "
+                                "together; vermilion: one up, the other down.",
+                                m.runs),
+         .panels = {svg::heat_map({.label = "Rank correlations between accuracy, fidelity and attention", .width = 130 + 42 * n, .height = 140 + 30 * n},
+                                  m.names, m.names, m.rho, -1, 1, 2)},
+         .least_px = 560,
+         .data = std::move(data)});
   }
   return figures;
 }
@@ -607,8 +615,9 @@ std::vector<ReportFigure> fidelity_figures(const Groups& groups) {
   // Divergence and information: every student a row, every pair a column.
   ReportFigure both{.id = "divergence",
                     .title = "Divergence and information",
-                    .caption = "Test view, mean over seeds. KL(teacher‖student) in nats at temperature 1: 0 is a perfect copy. Information: of the predicted "
-                               "labels, less its mean for shuffled labels, in nats: 0 is none.",
+                    .caption =
+                        "Test view, mean over seeds. KL(teacher‖student) in nats at temperature 1: 0 is a perfect copy. Information: of the predicted "
+                        "labels, less its mean for shuffled labels, in nats: 0 is none.",
                     .columns = 2,
                     .data = {.title = "Divergence and information", .columns = {text_column("name", "name")}}};
   both.data.rows.resize(students.size());
@@ -633,8 +642,9 @@ std::vector<ReportFigure> fidelity_figures(const Groups& groups) {
       }
     }
     if (c.labels.empty()) continue;
-    both.panels.push_back(svg::heat_map({.label = std::string(title) + " between teachers and students", .height = 50 + 24 * double(c.labels.size()), .title = title},
-                                        c.labels, columns, values, 0, largest, 3));
+    both.panels.push_back(
+        svg::heat_map({.label = std::string(title) + " between teachers and students", .height = 50 + 24 * double(c.labels.size()), .title = title}, c.labels,
+                      columns, values, 0, largest, 3));
   }
   figures.push_back(std::move(both));
   return figures;
@@ -644,8 +654,9 @@ std::vector<ReportFigure> calibration_figures(const Groups& groups) {
   const Groups students = students_of(groups), &drawn = students.empty() ? groups : students;
   ReportFigure curves{.id = "f4",
                       .title = "Reliability",
-                      .caption = "Accuracy against mean confidence in ten bins of test images; on the dashed diagonal a model is as sure as it is right. The first "
-                                 "evaluated seed of each experiment.",
+                      .caption =
+                          "Accuracy against mean confidence in ten bins of test images; on the dashed diagonal a model is as sure as it is right. The first "
+                          "evaluated seed of each experiment.",
                       .columns = 4,
                       .data = reliability_table("Reliability")};
   curves.data.columns.insert(curves.data.columns.begin(), {text_column("name", "name"), number_column("seed", "seed", 0)});
@@ -666,8 +677,9 @@ std::vector<ReportFigure> calibration_figures(const Groups& groups) {
       drawn_models.insert(name);
     }
     if (lines.size() > 1)
-      curves.panels.push_back(svg::line_chart({.label = "Reliability in " + g.label, .width = 206, .height = 206, .title = g.label, .keys = svg::Keys::left_out},
-                                              {"confidence", 0, 1}, {"accuracy", 0, 1}, lines));
+      curves.panels.push_back(
+          svg::line_chart({.label = "Reliability in " + g.label, .width = 206, .height = 206, .title = g.label, .keys = svg::Keys::left_out},
+                          {"confidence", 0, 1}, {"accuracy", 0, 1}, lines));
   }
   std::vector<ReportFigure> figures;
   if (curves.panels.empty()) {
@@ -698,12 +710,13 @@ std::vector<ReportFigure> calibration_figures(const Groups& groups) {
 std::vector<ReportFigure> training_figures(const Groups& groups) {
   const bool named = groups.size() <= kManyGroups;
   const size_t points = std::clamp<size_t>(900 / std::max<size_t>(groups.size(), 1), 20, kCurvePoints);
-  ReportFigure figure{.id = "f5",
-                      .title = "Training",
-                      .caption = std::string(named ? "Mean over seeds; band: lowest to highest seed. " : "Mean over seeds; each experiment by itself is below. ") +
-                                 "Training accuracy, loss and agreement are counted while the weights change and on augmented images.",
-                      .columns = 3,
-                      .data = epoch_table("Training")};
+  ReportFigure figure{
+      .id = "f5",
+      .title = "Training",
+      .caption = std::string(named ? "Mean over seeds; band: lowest to highest seed. " : "Mean over seeds; each experiment by itself is below. ") +
+                 "Training accuracy, loss and agreement are counted while the weights change and on augmented images.",
+      .columns = 3,
+      .data = epoch_table("Training")};
   figure.data.columns.insert(figure.data.columns.begin(), text_column("name", "name"));
   std::map<std::string, std::vector<svg::Line>> lines;
   std::vector<svg::Key> keys;
@@ -730,7 +743,8 @@ std::vector<ReportFigure> training_figures(const Groups& groups) {
   }
   auto chart = [&](const char* key, const char* title, const svg::Axis& axis) {
     if (lines.count(key))
-      add_chart(figure, {.label = fmt::format("{} by epoch", title), .width = 350, .height = 240, .title = title, .keys = svg::Keys::left_out}, axis, lines[key]);
+      add_chart(figure, {.label = fmt::format("{} by epoch", title), .width = 350, .height = 240, .title = title, .keys = svg::Keys::left_out}, axis,
+                lines[key]);
   };
   chart("loss", "Loss", {"nats", 0});
   chart("train_top1", "Training accuracy", {"top-1 %"});
@@ -744,20 +758,22 @@ std::vector<ReportFigure> training_figures(const Groups& groups) {
 }
 
 std::vector<ReportFigure> cost_figures(const Groups& groups) {
-  ReportFigure figure{.id = "cost",
-                      .title = "Cost",
-                      .caption = std::string("Of a whole run, evaluation during training included in the time, not in images per second. Runs that were trained side by "
-                                             "side, or on a busy machine, share its time. ") +
-                                 kWhiskers,
-                      .columns = 2};
-  const Compared time = compare(groups, "Cost", 1, {{"seconds", "seconds", svg::kBlue, [](const RunSummary& r) { return r.seconds; }}}),
-                 speed = compare(groups, "Cost", 0, {{"img_per_s", "images/s", svg::kGreen, [](const RunSummary& r) { return r.img_per_s; }}});
+  ReportFigure figure{
+      .id = "cost",
+      .title = "Cost",
+      .caption = std::string("Of a whole run, evaluation during training included in the time, not in images per second. Runs that were trained side by "
+                             "side, or on a busy machine, share its time. ") +
+                 kWhiskers,
+      .columns = 2};
+  const Compared time = compare(groups, "Cost", 1, {{"seconds", "seconds", svg::kBlue, [](const RunSummary&r) { return r.seconds; }}}),
+                 speed = compare(groups, "Cost", 0, {{"img_per_s", "images/s", svg::kGreen, [](const RunSummary&r) { return r.img_per_s; }}});
   figure.data = compare(groups, "Cost", 1,
                         {{"seconds", "seconds", svg::kBlue, [](const RunSummary& r) { return r.seconds; }},
                          {"img_per_s", "images/s", svg::kGreen, [](const RunSummary& r) { return r.img_per_s; }}})
                     .data;
   if (!time.labels.empty()) figure.panels.push_back(svg::bar_chart({.label = "Seconds of every run"}, {"seconds"}, time.labels, time.series, 0));
-  if (!speed.labels.empty()) figure.panels.push_back(svg::bar_chart({.label = "Training images a second of every run"}, {"images/s"}, speed.labels, speed.series, 0));
+  if (!speed.labels.empty())
+    figure.panels.push_back(svg::bar_chart({.label = "Training images a second of every run"}, {"images/s"}, speed.labels, speed.series, 0));
   if (figure.panels.empty()) return {absent("cost", "Cost", "No run says how long it took.")};
   return {std::move(figure)};
 }

@@ -102,23 +102,29 @@ std::vector<ReportFigure> attention_figures(const Groups& groups) {
     Gallery found = read_gallery(*r);
     if (!found.items.empty()) run = r, label = g.label, gallery = std::move(found);
   }
-  if (!run)
-    return {{.id = "f6", .title = title, .caption = "", .missing = "No run keeps pictures with attention maps; kd_bench eval makes them."}};
+  if (!run) return {{.id = "f6", .title = title, .caption = "", .missing = "No run keeps pictures with attention maps; kd_bench eval makes them."}};
 
   const double threshold = std::isfinite(run->map_threshold) ? run->map_threshold : 0.4;
   const std::vector<SeenImage> shown = chosen_by_rule(seen_images(gallery, threshold));
-  ReportFigure figure{.id = "f6",
-                      .title = fmt::format("{}: {}, seed {}", title, label, run->seed),
-                      .caption = fmt::format("{} maps above {:g} of their range; what lies outside is darkened{}. Chosen by rule from the {} images that the run keeps.",
-                                             gallery.kind.empty() ? "Attention" : gallery.kind, threshold,
-                                             gallery.items[0].truth.empty() ? "" : "; dashed: the true object", gallery.items.size()),
-                      .columns = 2,
-                      .data = {.title = title,
-                               .columns = {{"index", "image", Column::Kind::number, 0}, {"label", "class"}, {"rule", "chosen as"}, {"model", "model"},
-                                           {"prediction", "prediction"}, {"confidence", "confidence", Column::Kind::number, 3},
-                                           {"area", "mask area", Column::Kind::number, 3}, {"iou_first", "IoU with the first", Column::Kind::number, 3}}}};
+  ReportFigure figure{
+      .id = "f6",
+      .title = fmt::format("{}: {}, seed {}", title, label, run->seed),
+      .caption = fmt::format("{} maps above {:g} of their range; what lies outside is darkened{}. Chosen by rule from the {} images that the run keeps.",
+                             gallery.kind.empty() ? "Attention" : gallery.kind, threshold, gallery.items[0].truth.empty() ? "" : "; dashed: the true object",
+                             gallery.items.size()),
+      .columns = 2,
+      .data = {.title = title,
+               .columns = {{"index", "image", Column::Kind::number, 0},
+                           {"label", "class"},
+                           {"rule", "chosen as"},
+                           {"model", "model"},
+                           {"prediction", "prediction"},
+                           {"confidence", "confidence", Column::Kind::number, 3},
+                           {"area", "mask area", Column::Kind::number, 3},
+                           {"iou_first", "IoU with the first", Column::Kind::number, 3}}}};
   auto name_of = [&](int64_t label_index) {
-    return label_index >= 0 && size_t(label_index) < gallery.class_names.size() ? gallery.class_names[size_t(label_index)] : fmt::format("class {}", label_index);
+    return label_index >= 0 && size_t(label_index) < gallery.class_names.size() ? gallery.class_names[size_t(label_index)]
+                                                                                : fmt::format("class {}", label_index);
   };
   for (const SeenImage& s : shown) {
     const std::vector<uint8_t> small = thumbnail(s.item->image, gallery.px, kPicturePx);
@@ -139,9 +145,11 @@ std::vector<ReportFigure> attention_figures(const Groups& groups) {
     std::string heading = fmt::format("#{}", s.item->index);
     if (std::isfinite(s.overlap)) heading += fmt::format("  IoU({},{}) {:.2f}", s.models[0]->name, s.models[1]->name, s.overlap);
     if (!s.rule.empty()) heading += ", " + s.rule;
-    figure.panels.push_back(svg::overlays(
-        {.label = fmt::format("Image {}, class {}, with the masks of every model", s.item->index, name_of(s.item->label)), .width = 440, .height = 0, .notes = {heading}},
-        overlay));
+    figure.panels.push_back(svg::overlays({.label = fmt::format("Image {}, class {}, with the masks of every model", s.item->index, name_of(s.item->label)),
+                                           .width = 440,
+                                           .height = 0,
+                                           .notes = {heading}},
+                                          overlay));
   }
   return {std::move(figure)};
 }

@@ -1,6 +1,7 @@
 #include "bench/png.h"
 
 #include <cmath>
+#include <cstring>
 
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #pragma GCC diagnostic push
@@ -67,11 +68,11 @@ bool draws_png() { return true; }
 
 std::vector<uint8_t> draw_png(const std::string& svg, double scale) {
   GError* error = nullptr;
-  const std::unique_ptr<RsvgHandle, void (*)(void*)> handle(
-      rsvg_handle_new_from_data(reinterpret_cast<const guint8*>(svg.data()), svg.size(), &error), g_object_unref);
+  const std::unique_ptr<RsvgHandle, void (*)(void*)> handle(rsvg_handle_new_from_data(reinterpret_cast<const guint8*>(svg.data()), svg.size(), &error),
+                                                            g_object_unref);
   auto check = [&](bool ok) {
     if (ok) return;
-    const std::string why = error ? error->message : "unknown reason";
+    const std::string why = error ? std::string(error->message).substr(0, std::strcspn(error->message, "\n")) : "unknown reason";
     g_clear_error(&error);
     KD_INPUT(false, "librsvg cannot draw this figure: {}", why);
   };

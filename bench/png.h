@@ -9,7 +9,7 @@ namespace kd {
 
 std::vector<uint8_t> encode_png(const uint8_t* rgb, int64_t height, int64_t width);  // [height, width, 3]
 
-std::string base64(std::span<const uint8_t>);                                    // RFC 4648, padded
+std::string base64(std::span<const uint8_t>);  // RFC 4648, padded
 // Square RGB pictures brought to at most `side` pixels by area averages; smaller ones stay as they are.
 std::vector<uint8_t> thumbnail(const std::vector<uint8_t>& rgb, int64_t px, int64_t side);
 

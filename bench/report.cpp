@@ -73,8 +73,10 @@ class Page {
                            figure.least_px > 0 ? fmt::format(" style=\"--least:{:.0f}px\"", figure.least_px) : "", fmt::join(figure.panels, "\n"));
       const std::string copy = fmt::format("copy{}", ++copies_);
       body_ += fmt::format(
-          "<div class=\"bar\"><button type=\"button\" data-copy=\"{0}\" hidden>Copy as CSV</button><button type=\"button\" data-save=\"svg\" hidden>SVG</button>"
-          "<button type=\"button\" data-save=\"png\" hidden>PNG</button><details class=\"numbers\"><summary>Numbers</summary><pre id=\"{0}\">{1}</pre></details></div>\n",
+          "<div class=\"bar\"><button type=\"button\" data-copy=\"{0}\" hidden>Copy as CSV</button><button type=\"button\" data-save=\"svg\" "
+          "hidden>SVG</button>"
+          "<button type=\"button\" data-save=\"png\" hidden>PNG</button><details class=\"numbers\"><summary>Numbers</summary><pre "
+          "id=\"{0}\">{1}</pre></details></div>\n",
           copy, escape(csv_of(figure.data)));
     }
     body_ += "</figure>\n";
@@ -238,10 +240,19 @@ void add_experiments(Page& page, const Groups& groups) {
 void add_configuration(Page& page, const Groups& groups, const std::string& runs_dir, const Path& out) {
   page.section("configuration", "Configuration");
   Table table{.title = "Configuration",
-              .columns = {{"name", "name"}, {"kind", "kind"}, {"recipe_id", "recipe"}, {"seeds", "seeds"},
-                          {"arch", "network"}, {"params", "parameters", Column::Kind::number, 0}, {"px", "px", Column::Kind::number, 0}, {"view", "view"},
-                          {"teachers", "teachers"}, {"epochs", "epochs", Column::Kind::number, 0}, {"select", "selected by"},
-                          {"precision", "precision"}, {"img_per_s", "images/s", Column::Kind::number, 0}},
+              .columns = {{"name", "name"},
+                          {"kind", "kind"},
+                          {"recipe_id", "recipe"},
+                          {"seeds", "seeds"},
+                          {"arch", "network"},
+                          {"params", "parameters", Column::Kind::number, 0},
+                          {"px", "px", Column::Kind::number, 0},
+                          {"view", "view"},
+                          {"teachers", "teachers"},
+                          {"epochs", "epochs", Column::Kind::number, 0},
+                          {"select", "selected by"},
+                          {"precision", "precision"},
+                          {"img_per_s", "images/s", Column::Kind::number, 0}},
               .notes = {"One row for each experiment, from its first seed; images/s: mean over seeds, evaluation included. Teachers and student see the same "
                         "augmented images, in the student's view."}};
   for (const RunGroup& g : groups) {

@@ -56,18 +56,15 @@ enum class Anchor { start, middle, end };
 class Drawing {
  public:
   Drawing(const std::string& label, double width, double height)
-      : out_(fmt::format(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\" aria-label=\"{2}\" "
-            "font-size=\"{3}\" fill=\"currentColor\">\n",
-            at(width), at(height), escape(label), at(kFontPx))) {}
+      : out_(fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\" aria-label=\"{2}\" "
+                         "font-size=\"{3}\" fill=\"currentColor\">\n",
+                         at(width), at(height), escape(label), at(kFontPx))) {}
 
   void text(double x, double y, Anchor anchor, std::string_view words, std::string_view more = "") {
     constexpr const char* kAnchors[] = {"", " text-anchor=\"middle\"", " text-anchor=\"end\""};
     out_ += fmt::format("<text x=\"{}\" y=\"{}\"{}{}{}>{}</text>\n", at(x), at(y), kAnchors[int(anchor)], more.empty() ? "" : " ", more, escape(words));
   }
-  void line(double x1, double y1, double x2, double y2, std::string_view style) {
-    path(segment(x1, y1, x2, y2), style);
-  }
+  void line(double x1, double y1, double x2, double y2, std::string_view style) { path(segment(x1, y1, x2, y2), style); }
   void rect(double x, double y, double width, double height, std::string_view style, const std::string& tip = "") {
     out_ += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" {}", at(x), at(y), at(width), at(height), style);
     end("rect", tip);
@@ -275,7 +272,8 @@ std::string line_chart(const Figure& figure, const Axis& x_axis, const Axis& y_a
   Drawing drawing(figure.label, figure.width, figure.height);
   Plot plot{left_margin(y_axis, ys, figure.height), 0, figure.width - 12, figure.height - 42};
   plot.top = header(&drawing, figure, keys, figure.title.empty() && figure.notes.empty() ? plot.left : 2, plot.right);
-  const Scale x = scale_for(x_axis, xs, Ends::data, std::min(8, int(figure.width / 50)), plot.left, plot.right), y = scale_for(y_axis, ys, Ends::ticks, 5, plot.bottom, plot.top);
+  const Scale x = scale_for(x_axis, xs, Ends::data, std::min(8, int(figure.width / 50)), plot.left, plot.right),
+              y = scale_for(y_axis, ys, Ends::ticks, 5, plot.bottom, plot.top);
   draw_y_axis(drawing, plot, y, y_axis.label);
   draw_x_axis(drawing, plot, x, x_axis.label, Grid::none);
   if (xs.empty()) say_empty(drawing, plot);
@@ -594,9 +592,9 @@ std::string overlays(const Figure& figure, const Overlay& overlay) {
       const Mask& mask = overlay.masks[k - 1];
       drawing.raw(fmt::format("<use href=\"#{}\" x=\"{}\"/>", overlay.id, at(x - 1)));
       // The frame takes part: filled by the even-odd rule, it is what lies outside the mask.
-      drawing.path(fmt::format("M0 0h{0}v{0}h-{0}z", px) + outline(mask.inside, px),
-                   fmt::format("{} fill=\"#000\" fill-opacity=\".5\" fill-rule=\"evenodd\" stroke=\"{}\" stroke-width=\"{:.3f}\"", on_image, mask.color,
-                               1.5 / scale));
+      drawing.path(
+          fmt::format("M0 0h{0}v{0}h-{0}z", px) + outline(mask.inside, px),
+          fmt::format("{} fill=\"#000\" fill-opacity=\".5\" fill-rule=\"evenodd\" stroke=\"{}\" stroke-width=\"{:.3f}\"", on_image, mask.color, 1.5 / scale));
       drawing.text(x, base + kLine, Anchor::start, mask.name, "font-size=\"11\" font-weight=\"600\"");
       drawing.text(x, base + 2 * kLine, Anchor::start, shortened(mask.says, side), kSmall);
     }
@@ -643,9 +641,7 @@ std::string composed(const std::string& label, const std::string& legend_drawing
   columns = std::clamp<size_t>(columns, 1, std::max<size_t>(parts.size(), 1));
   double width = cell * double(columns) + kGap * double(columns - 1);
   std::string body;
-  auto place = [&](const Part& part, double x, double y) {
-    body += fmt::format("<g transform=\"translate({} {})\">\n{}</g>\n", at(x), at(y), part.inside);
-  };
+  auto place = [&](const Part& part, double x, double y) { body += fmt::format("<g transform=\"translate({} {})\">\n{}</g>\n", at(x), at(y), part.inside); };
   if (!legend_drawing.empty()) {
     const Part part = opened(legend_drawing);
     place(part, kEdge, bottom);
@@ -664,7 +660,8 @@ std::string composed(const std::string& label, const std::string& legend_drawing
   for (size_t found = 0; (found = body.find("=\"currentColor\"", found)) != body.npos;) body.replace(found + 2, 12, kInk);
   return fmt::format(
              "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\" aria-label=\"{2}\" "
-             "font-family=\"Helvetica,Arial,'DejaVu Sans',sans-serif\" font-size=\"{3}\" fill=\"{4}\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
+             "font-family=\"Helvetica,Arial,'DejaVu Sans',sans-serif\" font-size=\"{3}\" fill=\"{4}\">\n<rect width=\"100%\" height=\"100%\" "
+             "fill=\"#ffffff\"/>\n",
              at(width + 2 * kEdge), at(bottom + kEdge), escape(label), at(kFontPx), kInk) +
          body + "</svg>\n";
 }
