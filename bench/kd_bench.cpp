@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "bench/png.h"
 #include "bench/report.h"
 #include "bench/table.h"
 #include "bench/verbs.h"
@@ -112,6 +113,8 @@ int run_main(int argc, char** argv) {
   CLI::App* report = app.add_subcommand("report", "one offline HTML file about all runs below a folder");
   report->add_option("runs", runs, "the folder")->capture_default_str();
   report->add_option("-o,--out", report_out, "the file (default: RUNS/report.html)");
+  Path figures_out;
+  report->add_option("--figures", figures_out, "a folder for every figure as SVG, CSV and PNG");
 
   CLI::App* convert = app.add_subcommand("convert", "a torchvision ResNet state dict in safetensors to a model file, or a check of one");
   Path in, out;
@@ -212,8 +215,12 @@ int run_main(int argc, char** argv) {
     print_tables(runs, table_options);
   } else if (*report) {
     if (report_out.empty()) report_out = runs / "report.html";
-    write_report(runs, report_out);
+    const int64_t figures = write_report(runs, report_out, figures_out);
     fmt::print("{}\n", report_out.string());
+    if (!figures_out.empty()) {
+      fmt::print("{}: {} figures as SVG{}\n", figures_out.string(), figures, draws_png() ? ", CSV and PNG" : " and CSV");
+      if (!draws_png()) fmt::print("PNG files need a kd_bench built with librsvg (Debian: librsvg2-dev); the report's PNG buttons do not\n");
+    }
   } else if (*convert) {
     convert_model(in, out);
   } else if (*fetch) {

@@ -4,14 +4,7 @@
 #include <map>
 #include <numeric>
 
-#define STB_IMAGE_WRITE_IMPLEMENTATION
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-#pragma GCC diagnostic ignored "-Wshadow"
-#pragma GCC diagnostic ignored "-Wunused-function"
-#include <stb/stb_image_write.h>
-#pragma GCC diagnostic pop
-
+#include "bench/png.h"
 #include "bench/progress.h"
 #include "bench/verbs.h"
 #include "data/cifar.h"
@@ -23,12 +16,7 @@ namespace kd {
 namespace {
 
 void write_png(const Path& path, const Tensor& rgb) {  // u8 [H,W,3]
-  std::vector<uint8_t> bytes;
-  auto append = [](void* into, void* data, int size) {
-    auto* begin = static_cast<uint8_t*>(data);
-    static_cast<std::vector<uint8_t>*>(into)->insert(static_cast<std::vector<uint8_t>*>(into)->end(), begin, begin + size);
-  };
-  KD_CHECK(stbi_write_png_to_func(append, &bytes, int(rgb.dim(1)), int(rgb.dim(0)), 3, rgb.data<uint8_t>(), int(rgb.dim(1) * 3)), "PNG encoding failed");
+  const std::vector<uint8_t> bytes = encode_png(rgb.data<uint8_t>(), rgb.dim(0), rgb.dim(1));
   write_atomically(path, [&](FileWriter& out) { out.write(std::span<const uint8_t>(bytes)); });
 }
 

@@ -305,7 +305,7 @@ std::vector<Epoch> read_epochs(const RunSummary& run) {
     if (fields.text("event") != "epoch") continue;
     KD_INPUT(fields.find("epoch"), "{}: an epoch without its number", where);
     epochs.push_back({fields.integer("epoch"), fields.number("lr"), fields.number("loss"), fields.number("ce"), fields.number("kd"),
-                      fields.number("train_top1"), fields.number("holdout_top1"), fields.number("test_top1")});
+                      fields.number("train_top1"), fields.number("holdout_top1"), fields.number("test_top1"), fields.number("train_agreement")});
   }
   std::stable_sort(epochs.begin(), epochs.end(), [](const Epoch& a, const Epoch& b) { return a.epoch < b.epoch; });
   return epochs;

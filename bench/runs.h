@@ -79,6 +79,7 @@ struct Epoch {
   int64_t epoch = 0;
   double lr = kNotMeasured, loss = kNotMeasured, ce = kNotMeasured, kd = kNotMeasured;
   double train_top1 = kNotMeasured, holdout_top1 = kNotMeasured, test_top1 = kNotMeasured;  // percent
+  double train_agreement = kNotMeasured;                                                    // 0 to 1
 };
 std::vector<Epoch> read_epochs(const RunSummary&);  // metrics.jsonl, ordered by epoch; empty without that file
 
