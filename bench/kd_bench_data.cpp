@@ -154,8 +154,8 @@ void show_views(const DataConfig& config, const AugmentConfig& augment, const Sh
   write_png(options.png, sheet);
   const char* pipeline = augment.pipeline == Pipeline::imagenet ? "imagenet" : "cifar";
   if (all)
-    fmt::print("{}: {} images of {} at {} px, {} pipeline; from the left: test, weak x {}, strong x {}, base x {}\n", options.png.string(), n, data.name, px, pipeline,
-               options.draws, options.draws, options.draws);
+    fmt::print("{}: {} images of {} at {} px, {} pipeline; from the left: test, weak x {}, strong x {}, base x {}\n", options.png.string(), n, data.name, px,
+               pipeline, options.draws, options.draws, options.draws);
   else
     fmt::print("{}: {} {} views of {} at {} px, {} pipeline\n", options.png.string(), n, options.view, data.name, px, pipeline);
 }
