@@ -260,7 +260,10 @@ void warn(const std::vector<RunGroup>& groups, std::vector<std::string>& warning
 
 }  // namespace
 
-std::string main_map(const RunSummary& run) { return run.maps.empty() || run.maps.count("pred_class") ? "pred_class" : run.maps.begin()->first; }
+std::string main_map(const RunSummary& run) {
+  const auto& maps = maps_of(run);
+  return maps.empty() || maps.count("pred_class") ? "pred_class" : maps.begin()->first;
+}
 
 double spearman(const std::vector<double>& a, const std::vector<double>& b) {
   KD_CHECK(a.size() == b.size(), "spearman: {} and {} values", a.size(), b.size());

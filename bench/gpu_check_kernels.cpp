@@ -497,7 +497,8 @@ void add_metrics(Builder& to) {
                                               .out = data_of<MaskCounts>(out),
                                               .n = batch,
                                               .px = 224,
-                                              .threshold = 0.4});
+                                              .thresholds = {0.4},
+                                              .cuts = 1});
                     },
                 .bytes = double(a.bytes() + b.bytes() + out.bytes())};
   });

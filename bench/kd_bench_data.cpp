@@ -2,32 +2,21 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <numeric>
 
-#define STB_IMAGE_WRITE_IMPLEMENTATION
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-#pragma GCC diagnostic ignored "-Wshadow"
-#pragma GCC diagnostic ignored "-Wunused-function"
-#include <stb/stb_image_write.h>
-#pragma GCC diagnostic pop
-
+#include "bench/png.h"
 #include "bench/progress.h"
 #include "bench/verbs.h"
-#include "data/augment.h"
 #include "data/cifar.h"
 #include "data/image.h"
 #include "data/image_set.h"
+#include "data/loader.h"
 
 namespace kd {
 namespace {
 
 void write_png(const Path& path, const Tensor& rgb) {  // u8 [H,W,3]
-  std::vector<uint8_t> bytes;
-  auto append = [](void* into, void* data, int size) {
-    auto* begin = static_cast<uint8_t*>(data);
-    static_cast<std::vector<uint8_t>*>(into)->insert(static_cast<std::vector<uint8_t>*>(into)->end(), begin, begin + size);
-  };
-  KD_CHECK(stbi_write_png_to_func(append, &bytes, int(rgb.dim(1)), int(rgb.dim(0)), 3, rgb.data<uint8_t>(), int(rgb.dim(1) * 3)), "PNG encoding failed");
+  const std::vector<uint8_t> bytes = encode_png(rgb.data<uint8_t>(), rgb.dim(0), rgb.dim(1));
   write_atomically(path, [&](FileWriter& out) { out.write(std::span<const uint8_t>(bytes)); });
 }
 
@@ -117,16 +106,6 @@ class Meter {
   bool open_ = false;  // a live line stands unfinished
 };
 
-// One view of one image, whatever its size.
-void draw_view(const ImageView& from, int64_t index, View view, const AugmentConfig& augment, uint64_t seed, const Tensor& out) {
-  Tensor image = Tensor::empty({1, from.h, from.w, 3}, DType::u8);
-  std::copy_n(from.rgb, from.bytes(), image.data<uint8_t>());
-  AugmentRecord record = draw_record(from.h, from.w, index, view, augment, seed, 0);
-  record.image = 0;
-  const PreparedRecord prepared = prepare(record, {.n = 1, .h = from.h, .w = from.w, .px = augment.px});
-  make_views(image, &prepared, augment, out);
-}
-
 void print_use(const DataConfig& config) {
   std::string words = fmt::format("data.name={} data.root={}", config.name, config.root);
   if (!config.train_list.empty()) words += " data.train_list=" + config.train_list;
@@ -138,28 +117,47 @@ void print_use(const DataConfig& config) {
 
 }  // namespace
 
-void show_views(const DataConfig& config, const std::string& view, int64_t px, int64_t count, uint64_t seed, const Path& png) {
-  KD_INPUT(count >= 1 && count <= 4096, "--count is {}, expected 1 to 4096", count);
+void show_views(const DataConfig& config, const AugmentConfig& augment, const SheetOptions& options) {
+  KD_INPUT(options.count >= 1 && options.count <= 4096, "--count is {}, expected 1 to 4096", options.count);
+  KD_INPUT(options.draws >= 1 && options.draws <= 100, "--draws is {}, expected 1 to 100", options.draws);
+  const bool all = options.view == "all";
+  const View one = all ? View::test : view_from_name(options.view);
   const Dataset data = load_splits(config).train;
-  const int64_t n = std::min(count, data.size()), columns = std::min<int64_t>(n, px > 64 ? 6 : 16), rows = (n + columns - 1) / columns, gap = 2;
-  std::vector<int64_t> indices;
-  for (int64_t i = 0; i < n; ++i) indices.push_back(i);
-  AugmentConfig augment;
-  augment.px = px;
-  Tensor views = Tensor::empty({n, px, px, 3}, DType::u8);
-  if (data.one_size())
-    augment_u8(data.images, indices, view_from_name(view), augment, seed, 0, views);
-  else
-    for (int64_t i = 0; i < n; ++i) draw_view(data.image(i), i, view_from_name(view), augment, seed, views.slice(i * px * px * 3, {1, px, px, 3}));
-  const int64_t width = columns * (px + gap) + gap, height = rows * (px + gap) + gap;
-  Tensor sheet = Tensor::empty({height, width, 3}, DType::u8);
+  const int64_t px = augment.px, n = std::min(options.count, data.size());
+  std::vector<int64_t> indices(static_cast<size_t>(n));
+  std::iota(indices.begin(), indices.end(), 0);
+
+  // Columns of the sheet, each n views from top to bottom; or one column that is broken into rows.
+  struct Column {
+    Tensor views;
+    int64_t left;
+  };
+  const int64_t gap = 2, group_gap = 8, step = px + gap;
+  std::vector<Column> columns;
+  int64_t left = gap;
+  auto add = [&](View view, int64_t draws) {
+    for (int64_t draw = 0; draw < draws; ++draw, left += step) columns.push_back({views_u8(data, indices, view, augment, options.seed, uint32_t(draw)), left});
+    left += group_gap;
+  };
+  add(one, 1);
+  if (all)
+    for (View view : {View::weak, View::strong, View::base}) add(view, options.draws);
+  const int64_t across = all ? 1 : std::min<int64_t>(n, px > 64 ? 6 : 16), down = (n + across - 1) / across;
+  const int64_t width = all ? left - group_gap : gap + across * step, height = gap + down * step;
+  const Tensor sheet = Tensor::empty({height, width, 3}, DType::u8);
   std::fill_n(sheet.data<uint8_t>(), sheet.elements(), uint8_t(255));
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t y = 0; y < px; ++y)
-      std::copy_n(views.data<uint8_t>() + (i * px + y) * px * 3, px * 3,
-                  sheet.data<uint8_t>() + ((gap + i / columns * (px + gap) + y) * width + gap + i % columns * (px + gap)) * 3);
-  write_png(png, sheet);
-  fmt::print("{}: {} {} views of {} at {} px\n", png.string(), n, view, data.name, px);
+  for (const Column& column : columns)
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t y = 0; y < px; ++y)
+        std::copy_n(column.views.data<uint8_t>() + (i * px + y) * px * 3, px * 3,
+                    sheet.data<uint8_t>() + ((gap + i / across * step + y) * width + column.left + i % across * step) * 3);
+  write_png(options.png, sheet);
+  const char* pipeline = augment.pipeline == Pipeline::imagenet ? "imagenet" : "cifar";
+  if (all)
+    fmt::print("{}: {} images of {} at {} px, {} pipeline; from the left: test, weak x {}, strong x {}, base x {}\n", options.png.string(), n, data.name, px,
+               pipeline, options.draws, options.draws, options.draws);
+  else
+    fmt::print("{}: {} {} views of {} at {} px, {} pipeline\n", options.png.string(), n, options.view, data.name, px, pipeline);
 }
 
 void generate_data(const DataConfig& config, const Path& out) {

@@ -25,9 +25,10 @@ void demo(const Path& out, Device device, bool quiet) {
   const Path strong = train({"name=T2s", "view=strong", "seed=2", "optim.epochs=20"});  // distorted images take longer to learn
   const Path alone = train({"name=only_Sw", "view=weak", "seed=3"});
   const Path taught = train({"name=T1w_T2s_Sw", "view=weak", "seed=3", "teachers=[" + weak.string() + ", " + strong.string() + "]"});
-  for (const Path& run : {weak, strong, alone, taught}) evaluate_run(run, {.device = device, .quiet = true});
+  Evaluator evaluator({.device = device, .quiet = true});
+  for (const Path& run : {weak, strong, alone, taught}) evaluator.evaluate(run);
 
-  if (!quiet) print_tables(runs, "text", "all");
+  if (!quiet) print_tables(runs, {});
   const Path report = out / "report.html";
   write_report(runs, report);
   if (!quiet)

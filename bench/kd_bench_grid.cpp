@@ -1,5 +1,5 @@
 // grid: works off a plan (bench/grid.h), alone or with other processes on machines that share the folder.
-//   for every group that is not done: its teachers finished?  its runs unclaimed (bench/claim.h)?  then train_group, then evaluate_run
+//   for every group that is not done: its teachers finished?  its runs unclaimed (bench/claim.h)?  then train_group, then Evaluator
 // What is done is read from the run directories every time, so a killed grid, a second process and one that comes back a week later are the same thing.
 #include <algorithm>
 #include <map>
@@ -104,11 +104,12 @@ class Worker {
                     names.size() > shown ? fmt::format(" and {} more", names.size() - shown) : ""));
     train(group.runs);
     tried_[g] = true;
+    Evaluator evaluator({.device = options_.run.device, .quiet = true});
     for (size_t i : group.runs) {
       const GridRun& run = grid_.runs[i];
       if (failed_runs_.count(run.dir.string()) || is_done(run)) continue;
       try {
-        evaluate_run(run.dir, {.device = options_.run.device, .quiet = true});
+        evaluator.evaluate(run.dir);
       } catch (const std::exception& e) {
         fail({i}, e.what());
       }

@@ -12,6 +12,7 @@
 #include "bench/train_step.h"
 #include "bench/verbs.h"
 #include "engine/checkpoint.h"
+#include "kd/metrics.h"
 
 namespace kd {
 namespace {
@@ -120,8 +121,15 @@ class Run {
     return s;
   }
 
+  // Published scripts begin one epoch before the learning rate first drops.
+  bool records_published_metrics(int64_t epoch) const {
+    if (recipe_.teachers.empty() || recipe_.published_metrics == "never") return false;
+    const auto& milestones = recipe_.optim.milestones;
+    return recipe_.published_metrics == "always" || recipe_.optim.schedule != "step" || milestones.empty() || epoch + 1 >= milestones[0];
+  }
+
   // After an epoch of training: evaluates, keeps the checkpoints, writes the record. Returns it.
-  Record end_epoch(int64_t epoch, double lr, const KdSums& sums, double train_seconds) {
+  Record end_epoch(int64_t epoch, double lr, const KdSums& sums, double train_seconds, const std::map<std::string, double>& published) {
     const auto start = Clock::now();
     const bool last = epoch + 1 == recipe_.optim.epochs, evaluate = last || (epoch + 1) % recipe_.eval_every == 0;
     Predictions holdout{}, test{};
@@ -152,6 +160,7 @@ class Run {
       if (splits_.holdout.size() > 0) record.insert(record.end(), {{"holdout_top1", holdout.top1}, {"holdout_loss", holdout.loss}});
       record.insert(record.end(), {{"test_top1", test.top1}, {"test_loss", test.loss}});
     }
+    for (const auto& [key, value] : published) record.push_back({key, value});
     record.push_back({"img_per_s", double(sums.images) / train_seconds});
     record.push_back({"seconds", state_.seconds});
     dir_.log(record);
@@ -250,6 +259,7 @@ class Group {
                                                 .type = type_of(first),
                                                 .seed = uint64_t(first.seed),
                                                 .order = Order::shuffled,
+                                                .last = first.optim.last_batch == "drop" ? LastBatch::drop : LastBatch::keep,
                                                 .device = options.device});
   }
 
@@ -321,8 +331,14 @@ class Group {
       if (is_new) frozen.push_back({frozen_.at(key).net.get(), key.mode});
       return known->second;
     };
-    for (const Run* run : training_) students.push_back(run->student(place));
-    step_.emplace(students, frozen, runs_[0]->recipe().data.px, loader_->input_bytes(), TrainStepConfig{.launch = options_.launch});
+    Keep keep = Keep::nothing;
+    teachers_in_step_.clear();
+    for (const Run* run : training_) {
+      students.push_back(run->student(place));
+      teachers_in_step_.push_back(students.back().teachers);
+      if (!run->recipe().teachers.empty() && run->recipe().published_metrics != "never") keep = Keep::logits;
+    }
+    step_.emplace(students, frozen, runs_[0]->recipe().data.px, loader_->input_bytes(), TrainStepConfig{.launch = options_.launch, .keep = keep});
   }
 
   void train_epoch(int64_t epoch, Progress& progress) {
@@ -331,13 +347,21 @@ class Group {
     Loader& loader = *loader_;
     loader.start(uint32_t(epoch));
     step_->clear_sums();
+    std::map<size_t, CodeMetrics> published;  // of those of training_ that record them
+    for (size_t i = 0; i < training_.size(); ++i)
+      if (training_[i]->records_published_metrics(epoch)) published.try_emplace(i, uint64_t(training_[i]->recipe().seed), uint32_t(epoch));
     const double lr = learning_rate(runs_[0]->recipe().optim, epoch);
-    const int64_t epoch_images = splits_.train.size();
+    const int64_t epoch_images = std::min(splits_.train.size(), loader.steps() * runs_[0]->recipe().optim.batch);
     int64_t images = 0;
     for (int64_t n; (n = loader.draw(step_->inputs())) > 0;) {
       if (n == 1) continue;  // batch norm has no variance over a single image of 1x1 maps; one image in an epoch is no loss
       step_->run(n, float(lr), [&](const std::byte* inputs, const Tensor& x, const Tensor& labels) { loader.make(inputs, n, x, labels); });
       images += n;
+      for (auto& [i, metrics] : published) {
+        std::vector<Tensor> teachers;
+        for (const size_t t : teachers_in_step_.at(i)) teachers.push_back(step_->frozen_logits(t));
+        metrics.add(step_->student_logits(i), teachers);
+      }
       double loss = 0;
       int64_t counted = 0;
       for (size_t i = 0; i < training_.size(); ++i) {
@@ -355,7 +379,9 @@ class Group {
     }
     const double seconds = seconds_since(start) / double(training_.size());
     for (size_t i = 0; i < training_.size(); ++i) {
-      const Record record = training_[i]->end_epoch(epoch, lr, sums[i], seconds);
+      const auto metrics = published.find(i);
+      const Record record =
+          training_[i]->end_epoch(epoch, lr, sums[i], seconds, metrics == published.end() ? std::map<std::string, double>() : metrics->second.means());
       if (i + 1 == training_.size()) progress.epoch_done(epoch, record);
     }
   }
@@ -371,6 +397,7 @@ class Group {
   std::vector<std::unique_ptr<Run>> runs_;
   std::optional<Loader> loader_;
   std::vector<Run*> training_;
+  std::vector<std::vector<size_t>> teachers_in_step_;  // of training_, by their place among the step's frozen networks
   std::optional<TrainStep> step_;
 };
 
@@ -385,6 +412,7 @@ std::string batch_stream(const Recipe& recipe) {
   r.attention = {};
   r.optim.momentum = r.optim.weight_decay = 0;
   r.eval_every = 1;
+  r.published_metrics = "never";
   return to_yaml(r);
 }
 

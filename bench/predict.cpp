@@ -33,14 +33,17 @@ Predictions predict(Resnet& net, const Dataset& data, const PredictOptions& opti
                        .type = options.type,
                        .channels = net.input_channels(),
                        .seed = options.seed,
+                       .last = options.last,
                        .device = net.config().device});
   loader.start(0);
-  Predictions out{Tensor::empty({data.size(), data.classes}, DType::f32), 0, 0};
+  const int64_t images = options.last == LastBatch::drop ? data.size() / options.batch * options.batch : data.size();
+  KD_INPUT(images > 0, "{}: {} images make no whole batch of {}", data.name, data.size(), options.batch);
+  Predictions out{Tensor::empty({images, data.classes}, DType::f32), 0, 0};
   int64_t done = 0, right = 0;
   double loss = 0;
   for (Batch batch; loader.next(batch);) {
     const int64_t n = batch.images.dim(0);
-    Var features = net.features(Var(batch.images), Mode::eval);
+    Var features = net.features(Var(batch.images), options.mode);
     const Tensor logits = net.logits(features).value().to(Device::cpu);
     std::memcpy(out.logits.data<float>() + done * data.classes, logits.raw(), size_t(logits.bytes()));
     const Tensor labels = batch.labels.to(Device::cpu);
@@ -51,13 +54,14 @@ Predictions predict(Resnet& net, const Dataset& data, const PredictOptions& opti
       Tensor f = features.value();
       if (f.dtype() != DType::f32) {
         f = Tensor::empty(f.shape(), DType::f32, f.device());
-        pointwise_cast(current_stream(f.device()), {.a = features.value().raw(), .out = f.raw(), .n = f.elements(), .from = features.value().dtype(), .to = DType::f32});
+        pointwise_cast(current_stream(f.device()),
+                       {.a = features.value().raw(), .out = f.raw(), .n = f.elements(), .from = features.value().dtype(), .to = DType::f32});
       }
       on_batch(f, labels, logits);
     }
     done += n;
   }
-  KD_CHECK(done == data.size(), "predict: {} of {} images", done, data.size());
+  KD_CHECK(done == images, "predict: {} of {} images", done, images);
   out.top1 = 100.0 * double(right) / double(done);
   out.loss = loss / double(done);
   return out;

@@ -61,16 +61,18 @@ figcaption{font-size:14px;line-height:1.45;margin-bottom:8px}
 figcaption b{font-weight:650}
 figcaption span{color:var(--muted)}
 svg{display:block;max-width:100%;height:auto}
-.panels{display:flex;flex-wrap:wrap;gap:18px 24px}
-.panel{width:228px}
-.panel h4{font-size:13.5px;font-weight:600;margin:0 0 4px}
-.panel h4 span{font-weight:400;color:var(--muted)}
+.panels{display:flex;flex-wrap:wrap;gap:18px 24px;overflow-x:auto}
+.panels>svg{flex:none;min-width:min(var(--least,0px),100%)}
+.keys{margin-bottom:6px}
+.numbers[open]{flex-basis:100%;min-width:0}
+.bar details{margin:0}
 details{margin:8px 0 0}
 summary{cursor:pointer;font-size:13.5px;color:var(--muted)}
 summary:hover{color:var(--ink)}
 details.run{border-top:1px solid var(--line);margin:0;padding:9px 0}
 details.run:first-of-type{margin-top:14px}
 details.run>summary{font-size:15px;color:var(--ink)}
+details.run>summary span{color:var(--muted);font-size:13.5px;margin-left:8px}
 details.run[open]{padding-bottom:22px}
 .tools{display:flex;flex-wrap:wrap;gap:10px 22px;align-items:center;font-size:14px;padding:12px 0;position:sticky;top:0;background:var(--bg);z-index:1;border-bottom:1px solid var(--line)}
 .tools label{display:flex;align-items:center;gap:7px;color:var(--muted)}
@@ -87,13 +89,13 @@ details.run[open]{padding-bottom:22px}
 .strip .no{color:#c4501b}
 @media(prefers-color-scheme:dark){.strip .no{color:#f08a54}}
 .key{display:inline-block;width:14px;height:3px;vertical-align:middle;margin:0 5px 2px 0;border-radius:1px}
-@media(max-width:560px){.says{grid-template-columns:1fr;gap:0}.says dt{font-size:13.5px}.says dd{margin-bottom:8px}main{padding:22px 16px 60px}h1{font-size:25px}.panel{width:calc(50% - 8px)}.panels{gap:16px}.tools{position:static}}
+@media(max-width:560px){.says{grid-template-columns:1fr;gap:0}.says dt{font-size:13.5px}.says dd{margin-bottom:8px}main{padding:22px 16px 60px}h1{font-size:25px}.wrap thead{display:none}.wrap tr{display:block;padding:9px 0;border-top:1px solid var(--line)}.wrap td,.wrap td:nth-child(2),.wrap td:nth-child(3){display:block;min-width:0;padding:1px 0}.panels{gap:16px}.panels.small>svg{width:calc(50% - 8px)}.panels>svg{min-width:var(--least,0)}.panels[style]>svg{max-width:none}.tools{position:static}}
 @media print{:root{--bg:#fff;--ink:#000;--muted:#444;--line:#bbb;--soft:#f5f5f5}body{font-size:11pt}main{max-width:none;padding:0}nav,button,.tools,summary{display:none}
 details.run>summary{display:block}.scroll{overflow:visible}section,figure,.warn{break-inside:avoid-page}table{font-size:8.5pt}}
 )css";
 
-// Three things: copying a figure's or table's numbers as CSV, sorting a table by a column, and the attention gallery, whose masks and IoU follow the
-// threshold. The gallery computes as bench/kd_bench_eval.cpp does: bilinear with half-pixel centres, per-image min-max, mask = map > threshold.
+// Copying a figure's or table's numbers as CSV, showing them as a table, saving a figure as SVG or PNG, sorting a table by a column, and the attention
+// gallery, whose masks and IoU follow the threshold. The gallery computes as bench/kd_bench_eval.cpp does: bilinear with half-pixel centres, per-image min-max, mask = map > threshold.
 inline constexpr char kReportScript[] = R"js(
 'use strict';
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -122,6 +124,102 @@ for (const button of all('button[data-copy]')) {
   button.onclick = async () => {
     button.textContent = await copy(document.getElementById(button.dataset.copy).textContent) ? 'Copied' : 'Not allowed here';
     setTimeout(() => button.textContent = label, 1500);
+  };
+}
+
+// ---- numbers below a figure: kept as CSV, shown as a table
+
+function csvRecords(text) {
+  const records = [['']];
+  let quoted = false;
+  for (let i = 0; i < text.length; ++i) {
+    const record = records[records.length - 1], last = record.length - 1, c = text[i];
+    if (quoted) {
+      if (c !== '"') record[last] += c;
+      else if (text[i + 1] === '"') record[last] += text[++i];
+      else quoted = false;
+    }
+    else if (c === '"') quoted = true;
+    else if (c === ',') record.push('');
+    else if (c === '\n') records.push(['']);
+    else if (c !== '\r') record[last] += c;
+  }
+  return records.slice(0, -1);
+}
+for (const details of all('details.numbers')) {
+  details.ontoggle = () => {
+    const pre = details.querySelector('pre');
+    if (pre.hidden) return;
+    const table = make('table', make('div', details, undefined, 'scroll'));
+    csvRecords(pre.textContent).forEach((record, k) => {
+      const row = make('tr', k ? table.tBodies[0] ?? make('tbody', table) : make('thead', table));
+      for (const cell of record) {
+        const number = cell !== '' && isFinite(cell);
+        make(k ? 'td' : 'th', row, number ? String(+Number(cell).toPrecision(5)) : cell, number ? 'r' : '');
+      }
+    });
+    pre.hidden = true;
+  };
+}
+
+// ---- saving a figure: its drawings side by side on white, in the order and with the gaps of svg.cpp's composed()
+
+function standalone(figure) {
+  const drawings = all('.panels > svg', figure), legend = figure.querySelector('.keys > svg');
+  const size = (drawing, which) => Number(drawing.getAttribute(which));
+  const columns = Math.max(1, Math.min(Number(figure.dataset.columns), drawings.length));
+  const edge = 12, gap = 16, cell = Math.max(...drawings.map(d => size(d, 'width')));
+  const root = drawings[0].cloneNode(false);
+  let width = cell * columns + gap * (columns - 1), bottom = edge;
+  const place = (drawing, x, y) => {
+    const group = document.createElementNS(root.namespaceURI, 'g');
+    group.setAttribute('transform', `translate(${x} ${y})`);
+    group.append(...[...drawing.childNodes].map(node => node.cloneNode(true)));
+    root.append(group);
+  };
+  if (legend) {
+    place(legend, edge, bottom);
+    bottom += size(legend, 'height') + gap / 2;
+    width = Math.max(width, size(legend, 'width'));
+  }
+  for (let row = 0; row < drawings.length; row += columns) {
+    const those = drawings.slice(row, row + columns);
+    those.forEach((drawing, k) => place(drawing, edge + (cell + gap) * k, bottom));
+    bottom += Math.max(...those.map(d => size(d, 'height'))) + (row + columns < drawings.length ? gap : 0);
+  }
+  width += 2 * edge;
+  const height = bottom + edge, ground = document.createElementNS(root.namespaceURI, 'rect');
+  for (const [key, value] of Object.entries({width: '100%', height: '100%', fill: '#ffffff'})) ground.setAttribute(key, value);
+  root.prepend(ground);
+  const name = figure.querySelector('figcaption b').textContent, font = "Helvetica,Arial,'DejaVu Sans',sans-serif";
+  for (const [key, value] of Object.entries({width, height, viewBox: `0 0 ${width} ${height}`, 'aria-label': name, 'font-family': font})) root.setAttribute(key, value);
+  for (const element of [root, ...all('[fill=currentColor],[stroke=currentColor]', root)])
+    for (const key of ['fill', 'stroke']) if (element.getAttribute(key) === 'currentColor') element.setAttribute(key, '#1c2126');
+  return {width, height, text: new XMLSerializer().serializeToString(root)};
+}
+function save(name, blob) {
+  const link = make('a', document.body);
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+for (const button of all('button[data-save]')) {
+  const figure = button.closest('figure');
+  button.hidden = false;
+  button.onclick = () => {
+    const {width, height, text} = standalone(figure);
+    if (button.dataset.save === 'svg') { save(figure.dataset.name + '.svg', new Blob([text], {type: 'image/svg+xml'})); return; }
+    const picture = new Image();
+    picture.onload = () => {
+      const canvas = document.createElement('canvas');
+      canvas.width = Math.ceil(2 * width);
+      canvas.height = Math.ceil(2 * height);
+      canvas.getContext('2d').drawImage(picture, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob(blob => save(figure.dataset.name + '.png', blob), 'image/png');
+    };
+    picture.src = 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(text);
   };
 }
 
@@ -159,6 +257,17 @@ function gallery(data) {
   const roles = {S: '#FF8A3C', T1: '#45AEFF', T2: '#2BE0A3', T3: '#C5E8FF'};  // the report's colours, lightened for dark pictures
   const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
   const number = value => isFinite(value) ? value.toFixed(2).replace(/^0/, '') : '–';
+
+  const unpacked = (() => {  // the place of a map -> its values
+    const known = new Map();
+    return place => {
+      if (!known.has(place)) {
+        const packed = bytes(data.maps[place]);
+        known.set(place, Float64Array.from({length: packed.length / 2}, (_, i) => packed[2 * i] + 256 * packed[2 * i + 1]));
+      }
+      return known.get(place);
+    };
+  })();
 
   // Source cells and weights of each of px target pixels.
   const axes = new Map();
@@ -250,14 +359,22 @@ function gallery(data) {
     control('value').textContent = threshold.toFixed(2);
     let count = 0;
     for (const card of shown.cards) {
-      const predictions = shown.models.map(name => card.item.models[name].pred);
-      const keep = filter === 'all' || (filter === 'wrong' && card.item.models.S.pred !== card.item.label) ||
-                   (filter === 'differ' && predictions.some(p => p !== predictions[0]));
+      card.masks = {};
+      for (const name of shown.models) card.masks[name] = card.units[name].map(v => v > threshold);
+      card.overlap = shown.pairs.length ? iou(card.masks[shown.pairs[0][0]], card.masks[shown.pairs[0][1]]) : NaN;
+    }
+    const ranked = shown.cards.filter(card => isFinite(card.overlap)).sort((a, b) => a.overlap - b.overlap);
+    const some = Math.min(8, Math.ceil(ranked.length / 3)), middle = Math.floor((ranked.length - some) / 2);
+    const by = {low: ranked.slice(0, some), median: ranked.slice(middle, middle + some), high: ranked.slice(ranked.length - some).reverse()};
+    (by[filter] ?? shown.cards).forEach(card => root.append(card.element));  // ordered by what was asked for
+    for (const card of shown.cards) {
+      const {models, label} = card.item, right = name => models[name].pred === label;
+      const keep = filter === 'all' || by[filter]?.includes(card) || (filter === 'wrong' && !right('S')) ||
+                   (filter === 'beats' && right('S') && shown.models.length > 1 && shown.models.every(name => name === 'S' || !right(name))) ||
+                   (filter === 'differ' && shown.models.some(name => models[name].pred !== models.S.pred));
       card.element.hidden = !keep;
       if (!keep) continue;
       ++count;
-      card.masks = {};
-      for (const name of shown.models) card.masks[name] = card.units[name].map(v => v > threshold);
       card.contexts.forEach((context, k) => paint(context, card, k ? shown.models[k - 1] : null));
       const note = (key, value) => { (sums[key] ??= []).push(value); return number(value); };
       shown.models.forEach((name, k) => {
@@ -276,7 +393,9 @@ function gallery(data) {
     root.replaceChildren();
     root.style.setProperty('--card', models.length > 1 ? Math.min(330, 96 * (models.length + 1)) + 'px' : '210px');
     shown = {models, px, pairs, cards};
-    for (const item of chosen.items) {
+    for (const packed of chosen.items) {
+      const unpack = ([name, [pred, conf, side, map]]) => [name, {pred, conf: conf ?? NaN, side, map}];
+      const item = {...packed, models: Object.fromEntries(Object.entries(packed.models).map(unpack))};
       const element = make('article', root, undefined, 'card'), header = make('header', element);
       const label = names[item.label] ?? 'class ' + item.label, title = make('span', header);
       make('b', title, label);
@@ -284,11 +403,11 @@ function gallery(data) {
       const ious = make('span', header);
       const strip = make('div', element, undefined, 'strip');
       strip.style.gridTemplateColumns = `repeat(${models.length + 1}, 1fr)`;
-      const pixels = bytes(data.images[item.image]), width = Math.round(Math.sqrt(pixels.length / 3));
+      const pixels = bytes(data.pictures[item.picture]), width = Math.round(Math.sqrt(pixels.length / 3));
       const card = {item, element, ious, contexts: [], truthLines: [], units: {}, heat: {}, masks: {}};
       card.picture = raster(width, i => [pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2], 255]);
-      if (item.truth) {
-        const bits = bytes(item.truth);
+      if (item.truth !== undefined) {
+        const bits = bytes(data.maps[item.truth]);
         card.truth = Uint8Array.from({length: px * px}, (_, i) => bits[i >> 3] >> (i & 7) & 1);
       }
       for (const name of [null, ...models]) {
@@ -305,7 +424,7 @@ function gallery(data) {
         make('span', line, prediction, model.pred === item.label ? '' : 'no');
         make('div', cell, 'sure ' + number(model.conf));
         card.truthLines.push(make('div', cell, ''));
-        const unit = card.units[name] = unitMap(model.map, model.side, px);
+        const unit = card.units[name] = unitMap(unpacked(model.map), model.side, px);
         card.heat[name] = raster(px, i => [...heat(unit[i]), 255]);
       }
       cards.push(card);
@@ -318,7 +437,9 @@ function gallery(data) {
   control('filter').onchange = control('layer').onchange = update;
   control('run').onchange = event => open(Number(event.target.value));
   control('tools').hidden = false;
-  open(0);
+  const first = Math.max(0, data.galleries.findIndex(one => one.models.length > 2));  // T1, T2 and the student: something to compare
+  control('run').value = first;
+  open(first);
 }
 )js";
 

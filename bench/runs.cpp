@@ -13,9 +13,9 @@ namespace {
 
 using nlohmann::json;
 
-json parse_json(const std::string& text, const std::string& where, const json::parser_callback_t& keep = nullptr) {
+json parse_json(const std::string& text, const std::string& where) {
   try {
-    return json::parse(text, keep);
+    return json::parse(text);
   } catch (const json::parse_error& e) {
     throw Error(fmt::format("{}: not valid JSON near byte {}; the file is damaged, make it again", where, e.byte));
   } catch (const json::exception&) {
@@ -60,6 +60,18 @@ class Fields {
       if (value.is_number() || value.is_null()) out[key] = value.is_null() ? kNotMeasured : value.get<double>();
     return out;
   }
+  // Of {"key": [number, ...]}; null is NaN, what is absent an empty list.
+  std::vector<double> list(const char* key) const {
+    const json* j = find(key);
+    std::vector<double> out;
+    if (!j) return out;
+    KD_INPUT(j->is_array(), "{}: expected a list, found {}", inside(key), j->type_name());
+    for (const json& value : *j) {
+      KD_INPUT(value.is_number() || value.is_null(), "{}: expected numbers, found {}", inside(key), value.type_name());
+      out.push_back(value.is_null() ? kNotMeasured : value.get<double>());
+    }
+    return out;
+  }
   std::vector<std::string> keys() const {
     std::vector<std::string> out;
     for (const auto& [key, value] : object_.items()) out.push_back(key);
@@ -72,17 +84,31 @@ class Fields {
   std::string where_;
 };
 
+void read_maps(const Fields& kinds, std::map<std::string, MapEval>& into) {
+  for (const std::string& kind : kinds.keys()) {
+    const Fields fields = kinds.object(kind.c_str()), sweep = fields.object("sweep");
+    MapEval& map = into[kind];
+    for (auto [key, numbers] :
+         {std::pair{"iou", &map.iou}, {"area", &map.area}, {"truth_iou", &map.truth_iou}, {"iou_rk", &map.iou_rk}, {"skipped", &map.skipped}})
+      *numbers = fields.object(key).numbers();
+    for (const std::string& pair : sweep.keys()) map.sweep[pair] = sweep.list(pair.c_str());
+  }
+}
+
 void read_evaluation(RunSummary& run, const Path& path) {
-  // The gallery, by far the largest part, is only of interest to the report.
-  auto keep = [](int depth, json::parse_event_t event, json& value) { return !(depth == 1 && event == json::parse_event_t::key && value == "gallery"); };
-  const json document = parse_json(read_text(path), path.string(), keep);
+  constexpr int64_t kNewestFormat = 2;
+  const json document = parse_json(read_text(path), path.string());
   const Fields eval(document, path.string());
+  const int64_t format = eval.integer("format", 1);
+  KD_INPUT(format <= kNewestFormat, "{}: has format {}, this kd_bench reads up to {}; use the newer kd_bench that wrote it", path.string(), format,
+           kNewestFormat);
   const Fields views = eval.object("views");
   for (const std::string& view : views.keys()) {
     const Fields fields = views.object(view.c_str()), models = fields.object("models"), pairs = fields.object("pairs");
+    ViewEval& of_view = run.views[view];
     for (const std::string& name : models.keys()) {
       const Fields model = models.object(name.c_str());
-      ModelEval& into = run.views[view].models[name];
+      ModelEval& into = of_view.models[name];
       into.numbers = model.numbers();
       const json* rows = model.find("reliability");
       if (!rows) continue;
@@ -92,14 +118,16 @@ void read_evaluation(RunSummary& run, const Path& path) {
         into.reliability.push_back({int(std::clamp<int64_t>(bin.integer("bin"), 0, 1 << 20)), bin.integer("n"), bin.number("acc"), bin.number("conf")});
       }
     }
-    for (const std::string& name : pairs.keys()) run.views[view].pairs[name] = pairs.object(name.c_str()).numbers();
+    for (const std::string& name : pairs.keys()) of_view.pairs[name] = pairs.object(name.c_str()).numbers();
+    of_view.rk = fields.object("rk").numbers();
   }
-  const Fields attention = eval.object("attention"), kinds = attention.object("kinds");
+  run.gap = eval.object("gap").numbers();
+  run.affinity = eval.object("affinity").numbers();
+  const Fields attention = eval.object("attention"), map_views = attention.object("views");
   run.map_threshold = attention.number("threshold");
-  for (const std::string& kind : kinds.keys()) {
-    const Fields fields = kinds.object(kind.c_str());
-    run.maps[kind] = {fields.object("iou").numbers(), fields.object("area").numbers(), fields.object("truth_iou").numbers()};
-  }
+  run.sweep_thresholds = attention.list("sweep_thresholds");
+  if (attention.find("kinds")) read_maps(attention.object("kinds"), run.views["test"].maps);  // format 1 has one view
+  for (const std::string& view : map_views.keys()) read_maps(map_views.object(view.c_str()), run.views[view].maps);
   run.evaluated = true;
 }
 
@@ -120,7 +148,8 @@ RunSummary read_run(const Path& dir) {
                            {"view", &run.view},
                            {"precision", &run.precision},
                            {"select", &run.select},
-                           {"command", &run.command}})
+                           {"command", &run.command},
+                           {"combine", &run.combine}})
     *into = summary.text(key);
   for (auto [key, into] : {std::pair{"px", &run.px},
                            {"seed", &run.seed},
@@ -136,9 +165,16 @@ RunSummary read_run(const Path& dir) {
                            {"test_top1_selected", &run.test_top1_selected},
                            {"train_top1_last", &run.train_top1_last},
                            {"seconds", &run.seconds},
-                           {"img_per_s", &run.img_per_s}})
+                           {"img_per_s", &run.img_per_s},
+                           {"alpha", &run.alpha},
+                           {"soft_weight", &run.soft_weight},
+                           {"tau", &run.tau}})
     *into = summary.number(key);
   run.selected_epoch = summary.integer("selected_epoch", -1);
+  if (const json* zscore = summary.find("zscore")) {
+    KD_INPUT(zscore->is_boolean(), "{}: expected true or false, found {}", summary.inside("zscore"), zscore->type_name());
+    run.zscore = zscore->get<bool>();
+  }
   KD_INPUT(run.kind == "teacher" || run.kind == "baseline" || run.kind == "student", "{}: kind is '{}', expected teacher, baseline or student", path.string(),
            run.kind);
   if (const json* teachers = summary.find("teachers")) {
@@ -198,27 +234,59 @@ const typename Map::mapped_type* at(const Map& map, const std::string& key) {
   auto it = map.find(key);
   return it == map.end() ? nullptr : &it->second;
 }
-double number_at(const Numbers* numbers, const std::string& key) {
-  const double* value = numbers ? at(*numbers, key) : nullptr;
-  return value ? *value : kNotMeasured;
-}
 
 }  // namespace
+
+double number_in(const Numbers& numbers, const std::string& key) {
+  const double* value = at(numbers, key);
+  return value ? *value : kNotMeasured;
+}
 
 double model_number(const RunSummary& run, const std::string& view, const std::string& model, const std::string& key) {
   const ViewEval* eval = at(run.views, view);
   const ModelEval* found = eval ? at(eval->models, model) : nullptr;
-  return number_at(found ? &found->numbers : nullptr, key);
+  return found ? number_in(found->numbers, key) : kNotMeasured;
 }
 
 double pair_number(const RunSummary& run, const std::string& view, const std::string& pair, const std::string& key) {
   const ViewEval* eval = at(run.views, view);
-  return number_at(eval ? at(eval->pairs, pair) : nullptr, key);
+  const Numbers* found = eval ? at(eval->pairs, pair) : nullptr;
+  return found ? number_in(*found, key) : kNotMeasured;
 }
 
-double map_number(const RunSummary& run, const std::string& kind, Numbers MapEval::*quantity, const std::string& key) {
-  const MapEval* found = at(run.maps, kind);
-  return number_at(found ? &(found->*quantity) : nullptr, key);
+double rk_number(const RunSummary& run, const std::string& view, const std::string& key) {
+  const ViewEval* eval = at(run.views, view);
+  return eval ? number_in(eval->rk, key) : kNotMeasured;
+}
+
+double map_number(const RunSummary& run, const std::string& kind, Numbers MapEval::*quantity, const std::string& key, const std::string& view) {
+  const MapEval* found = at(maps_of(run, view), kind);
+  return found ? number_in(found->*quantity, key) : kNotMeasured;
+}
+
+const std::map<std::string, MapEval>& maps_of(const RunSummary& run, const std::string& view) {
+  static const std::map<std::string, MapEval> kNone;
+  const ViewEval* eval = at(run.views, view);
+  return eval ? eval->maps : kNone;
+}
+
+std::optional<RunName> read_name(const std::string& name) {
+  RunName out;
+  size_t i = 0;
+  auto mark_at = [&](size_t k) { return k < name.size() && (name[k] == 'w' || name[k] == 's'); };
+  if (name.starts_with("only_")) {
+    i = 5;
+  } else {
+    for (char digit = '1'; name.compare(i, 2, {'T', digit}) == 0 && mark_at(i + 2) && name.compare(i + 3, 1, "_") == 0; i += 4, ++digit)
+      out.teachers += name[i + 2];
+    if (out.teachers.empty()) return std::nullopt;
+  }
+  if (name.compare(i, 1, "S") != 0 || !mark_at(i + 1)) return std::nullopt;
+  out.view = name[i + 1];
+  out.arm = name.substr(i + 2);
+  if (out.arm.size() == 1 || (!out.arm.empty() && out.arm[0] != '_')) return std::nullopt;
+  if (!out.arm.empty()) out.arm.erase(0, 1);
+  return out;
 }
 
 std::vector<Epoch> read_epochs(const RunSummary& run) {
@@ -237,7 +305,7 @@ std::vector<Epoch> read_epochs(const RunSummary& run) {
     if (fields.text("event") != "epoch") continue;
     KD_INPUT(fields.find("epoch"), "{}: an epoch without its number", where);
     epochs.push_back({fields.integer("epoch"), fields.number("lr"), fields.number("loss"), fields.number("ce"), fields.number("kd"),
-                      fields.number("train_top1"), fields.number("holdout_top1"), fields.number("test_top1")});
+                      fields.number("train_top1"), fields.number("holdout_top1"), fields.number("test_top1"), fields.number("train_agreement")});
   }
   std::stable_sort(epochs.begin(), epochs.end(), [](const Epoch& a, const Epoch& b) { return a.epoch < b.epoch; });
   return epochs;
@@ -269,18 +337,17 @@ std::vector<uint8_t> from_base64(const std::string& text, const std::string& whe
 }  // namespace
 
 Gallery read_gallery(const RunSummary& run) {
-  const Path path = run.dir / "analysis" / "eval.json";
+  const Path path = run.dir / "analysis" / "gallery.json";
   Gallery gallery;
-  if (!run.evaluated) return gallery;
-  auto keep = [](int depth, json::parse_event_t event, json& value) { return !(depth == 1 && event == json::parse_event_t::key && value != "gallery"); };
-  const json document = parse_json(read_text(path), path.string(), keep);
-  const Fields fields = Fields(document, path.string()).object("gallery");
+  if (!std::filesystem::exists(path)) return gallery;
+  const json document = parse_json(read_text(path), path.string());
+  const Fields fields(document, path.string());
   const json *items = fields.find("items"), *names = fields.find("class_names");
   if (!items) return gallery;
   gallery.px = fields.integer("px");
   gallery.kind = fields.text("kind");
   KD_INPUT(gallery.px >= 1 && gallery.px <= 1024, "{}: {} where 1 to 1024 is possible", fields.inside("px"), gallery.px);
-  KD_INPUT(items->is_array() && (!names || names->is_array()), "{}: items and class_names must be lists", fields.inside("gallery"));
+  KD_INPUT(items->is_array() && (!names || names->is_array()), "{}: items and class_names must be lists", fields.inside("items"));
   if (names)
     for (const json& name : *names) gallery.class_names.push_back(name.is_string() ? name.get<std::string>() : name.dump());
   const size_t pixels = size_t(gallery.px * gallery.px);

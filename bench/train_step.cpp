@@ -69,6 +69,8 @@ void TrainStep::step(int64_t n, const MakeBatch& make_batch) {
     if (wanted_by_any(&Student::teachers, i)) logits_of[i] = net->logits(features).value();
     if (wanted_by_any(&Student::references, i)) features_of[i] = features.value();
   }
+  Kept kept;
+  if (config_.keep == Keep::logits) kept.frozen = logits_of;
   for (size_t i = 0; i < students_.size(); ++i) {
     const Student& student = students_[i];
     std::vector<Tensor> teacher_logits, reference_features;
@@ -76,10 +78,12 @@ void TrainStep::step(int64_t n, const MakeBatch& make_batch) {
     for (size_t r : student.references) reference_features.push_back(features_of[r]);
     auto* sums = static_cast<KdSums*>(sums_.raw()) + i;
     const Var features = student.net->features(batch_for(*student.net), Mode::train), logits = student.net->logits(features);
+    if (config_.keep == Keep::logits) kept.students.push_back(logits.value());
     const LossValue loss = teacher_logits.empty() ? cross_entropy(logits, labels, sums) : distill_loss(logits, labels, teacher_logits, student.loss, sums);
     Tape::current().backward(reference_features.empty() ? loss.total : add(loss.total, attention_loss(features, reference_features, student.attention, sums)));
     sgd(student.net->params(), student.sgd, lr_);
   }
+  kept_[n] = std::move(kept);
 }
 
 void TrainStep::run(int64_t n, float lr, const MakeBatch& make_batch) {
@@ -89,6 +93,7 @@ void TrainStep::run(int64_t n, float lr, const MakeBatch& make_batch) {
   StepGraph& graph = graphs_.try_emplace(n, inputs_.device_block().device(), config_.launch).first->second;
   if (graph.run([&] { step(n, make_batch); }) == StepGraph::Ran::replayed)
     for (const Student& student : students_) student.net->params().stepped();
+  latest_kept_ = &kept_.at(n);
   readback_.poll();
 }
 

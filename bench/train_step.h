@@ -28,8 +28,11 @@ struct Student {
   SgdOptions sgd = {};
 };
 
+enum class Keep : unsigned char { nothing, logits };
+
 struct TrainStepConfig {
   Launch launch = Launch::graph;
+  Keep keep = Keep::nothing;  // logits: of the latest step, for whoever measures while learning
 };
 
 class TrainStep {
@@ -49,7 +52,15 @@ class TrainStep {
   KdSums latest_sums(size_t student = 0) const;  // of the steps since then, perhaps not of the last few: reading never waits for the device
   KdSums final_sums(size_t student = 0);         // of all of them
 
+  // With Keep::logits, f32 [n,C] on the device, overwritten by the next step. Copying them to the host makes it wait for the step.
+  const Tensor& student_logits(size_t student) const { return latest_kept_->students.at(student); }
+  const Tensor& frozen_logits(size_t frozen) const { return latest_kept_->frozen.at(frozen); }  // undefined of a network that is nobody's teacher
+
  private:
+  // Of a captured step, the tensors that every replay writes: holding them keeps their memory from being given to anything else.
+  struct Kept {
+    std::vector<Tensor> students, frozen;
+  };
   void step(int64_t n, const MakeBatch&);
 
   std::vector<Student> students_;
@@ -61,6 +72,8 @@ class TrainStep {
   Tensor sums_, lr_;  // KdSums of each student
   Readback readback_;
   std::map<int64_t, StepGraph> graphs_;  // by batch size: an epoch's last batch may be smaller
+  std::map<int64_t, Kept> kept_;         // likewise
+  const Kept* latest_kept_ = nullptr;
 };
 
 }  // namespace kd

@@ -8,6 +8,10 @@ DataConfig data_config(const Recipe& recipe) {
   // The split is part of the data, not of a run's luck: runs of every seed share it, so that students and teachers can be compared.
   return {.name = recipe.data.name,
           .root = recipe.data.root,
+          .train_list = recipe.data.train_list,
+          .test_list = recipe.data.test_list,
+          .packs = recipe.data.packs,
+          .pack_px = recipe.data.pack_px,
           .imbalance = recipe.data.imbalance,
           .holdout = recipe.data.holdout,
           .train_size = recipe.data.train_size,
@@ -30,6 +34,9 @@ AugmentConfig augment_config(const Recipe& recipe) {
   AugmentConfig augment;
   augment.px = recipe.data.px;
   augment.cutout_length = recipe.data.cutout;
+  augment.pipeline = view_pipeline(recipe.data) == "imagenet" ? Pipeline::imagenet : Pipeline::cifar;
+  augment.randaugment = recipe.data.randaugment == "timm_old" ? RandAugment::timm_old : RandAugment::increasing;
+  augment.test_resample = recipe.data.test_interp == "bicubic" ? Resample::bicubic : Resample::bilinear;
   if (recipe.data.norm == "cifar10") {
     augment.mean = {.4914f, .4822f, .4465f};
     augment.std = {.2023f, .1994f, .2010f};

@@ -1,5 +1,6 @@
 // verbs: what each kd_bench verb does, apart from reading its flags (kd_bench.cpp).
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,11 +35,26 @@ std::string batch_stream(const Recipe&);  // everything that decides which batch
 struct EvalOptions {
   std::string checkpoint = "best";  // best | last
   double threshold = 0.4;           // of the attention masks
+  int64_t train_images = 10'000;    // at most as many training images are looked at, the same for every run of a dataset; 0: all
   Device device = Device::cpu;
   bool quiet = false;
 };
-// Fidelity, calibration, divergence, mutual information and attention of a run and its teachers: analysis/eval.json and analysis/pred.safetensors.
-void evaluate_run(const Path& run_dir, const EvalOptions&);
+// Fidelity, calibration, divergence, mutual information and attention of runs and their teachers: analysis/pred.safetensors (what the networks said),
+// analysis/gallery.json (pictures) and analysis/eval.json (the numbers). Runs that are evaluated one after the other share images and teachers: of one
+// dataset, view and seed each network is run once.
+class Evaluator {
+ public:
+  explicit Evaluator(const EvalOptions&);
+  ~Evaluator();
+  void evaluate(const Path& run_dir);
+
+ private:
+  struct Shared;
+  EvalOptions options_;
+  std::unique_ptr<Shared> shared_;
+};
+// eval.json again, from pred.safetensors alone: nothing else of the run, its teachers or its data needs to be there.
+void recompute_metrics(const Path& run_dir, const EvalOptions&);
 
 struct GridOptions {
   RunOptions run = {};
@@ -52,7 +68,15 @@ struct GridOptions {
 int run_grid(const Path& file, const std::vector<std::string>& words, const GridOptions&);
 
 int doctor();
-void show_views(const DataConfig&, const std::string& view, int64_t px, int64_t count, uint64_t seed, const Path& png);
+// A contact sheet of the first `count` training images. view "all": a row an image, the test view and then `draws` of weak, strong and base each, as
+// training would show them in its first epochs; a view's name: that view of every image, side by side.
+struct SheetOptions {
+  std::string view = "all";
+  int64_t count = 16, draws = 3;
+  uint64_t seed = 0;
+  Path png = "views.png";
+};
+void show_views(const DataConfig&, const AugmentConfig&, const SheetOptions&);
 void generate_data(const DataConfig&, const Path& out);
 void images_to_cifar(const Path& folder, const Path& out, double test_share, uint64_t seed);
 void verify_data(const DataConfig&);

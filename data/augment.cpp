@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/common/parallel.h"
+
 namespace kd {
 namespace {
 
 constexpr int kPad = 4;
 constexpr double kMaxRotation = 15;  // degrees
-constexpr AreaScale kAreaScale{0.2f, 1.f};
-constexpr uint8_t kGrey = 128;
+constexpr AreaScale kCifarScale{0.2f, 1.f}, kImagenetScale{0.08f, 1.f};
+constexpr Rgb kImagenetMean{124, 116, 104};  // .485 .456 .406 of 255, rounded
 
 // AutoAugment's CIFAR-10 policy (Cubuk et al. 2019, appendix): operation, probability, magnitude index 0..9.
 struct PolicyStep {
@@ -36,7 +38,7 @@ constexpr PolicyStep kAutoAugment[kAutoAugmentRows][2] = {
 
 // Rotations are always counter-clockwise, as in the implementations that published results use; the other signed operations draw a sign each time.
 OpCall policy_call(Rng& rng, PixelOp op, int magnitude, int64_t px) {
-  OpCall call{.op = op, .fill = kGrey};
+  OpCall call{.op = op, .fill = grey(128)};
   double m = magnitude / 9.0;
   auto sign = [&] { return rng.coin(0.5f) ? -1.0 : 1.0; };
   switch (op) {
@@ -56,6 +58,39 @@ OpCall policy_call(Rng& rng, PixelOp op, int magnitude, int64_t px) {
   return call;
 }
 
+// timm's RandAugment, its 15 operations in its order; posterize is what it calls PosterizeTpu.
+constexpr PixelOp kRandAugment[] = {autocontrast, equalize,   invert,    rotate,  posterize, solarize,    solarize_add, color,
+                                    contrast,     brightness, sharpness, shear_x, shear_y,   translate_x, translate_y};
+constexpr double kLevel = 10, kLevelDeviation = 0.5, kMaxLevel = 10;
+
+OpCall randaugment_call(Rng& rng, PixelOp op, RandAugment form, int64_t px) {
+  OpCall call{.op = op};
+  const double m = std::clamp(kLevel + kLevelDeviation * rng.normal(), 0.0, kMaxLevel) / kMaxLevel;
+  const bool increasing = form == RandAugment::increasing;
+  auto sign = [&] { return rng.coin(0.5f) ? -1.0 : 1.0; };
+  auto move = [&](double most) {
+    call.value = sign() * most * m;
+    call.resample = rng.coin(0.5f) ? Resample::bilinear : Resample::bicubic;
+    call.fill = kImagenetMean;
+  };
+  switch (op) {
+    case rotate: move(30); break;
+    case shear_x:
+    case shear_y: move(0.3); break;
+    case translate_x:
+    case translate_y: move(0.45 * double(px)); break;
+    case posterize: call.value = std::trunc(4 * m); break;
+    case solarize: call.value = increasing ? 256 - std::trunc(256 * m) : std::trunc(256 * m); break;
+    case solarize_add: call.value = std::trunc(110 * m); break;
+    case color:
+    case contrast:
+    case brightness:
+    case sharpness: call.value = increasing ? std::max(0.1, 1 + sign() * 0.9 * m) : 1.8 * m + 0.1; break;
+    default: break;  // no argument
+  }
+  return call;
+}
+
 Purpose purpose_of(View view) {
   switch (view) {
     case View::weak: return Purpose::weak_view;
@@ -67,20 +102,26 @@ Purpose purpose_of(View view) {
 }
 
 // Where the view comes from in the source; sets everything of the record but flip, ops and cutout.
-void draw_window(Rng& rng, int64_t h, int64_t w, View view, int64_t px, AugmentRecord& r) {
+void draw_window(Rng& rng, int64_t h, int64_t w, View view, const AugmentConfig& config, AugmentRecord& r) {
+  const int64_t px = config.px;
+  const bool imagenet = config.pipeline == Pipeline::imagenet, native = h == px && w == px;
   r.crop = {0, 0, int32_t(h), int32_t(w)};
   r.resized_height = r.resized_width = int32_t(px);
-  bool native = h == px && w == px;
-  if (native && view != View::test) {
-    r.window_top = int32_t(rng.below(2 * kPad + 1)) - kPad;
-    r.window_left = int32_t(rng.below(2 * kPad + 1)) - kPad;
-  } else if (view != View::test) {
-    r.crop = random_resized_crop(rng, h, w, kAreaScale);
-  } else {
-    r.resample = Resample::bilinear;
-    (h < w ? r.resized_width : r.resized_height) = int32_t(px * std::max(h, w) / std::min(h, w));
+  if (view == View::test) {
+    r.resample = config.test_resample;
+    const int64_t side = imagenet ? (px * 256 + 112) / 224 : px;  // of the short side, to the nearest pixel
+    r.resized_height = r.resized_width = int32_t(side);
+    (h < w ? r.resized_width : r.resized_height) = int32_t(side * std::max(h, w) / std::min(h, w));
     r.window_top = int32_t(std::nearbyint(double(r.resized_height - px) / 2));  // half to even
     r.window_left = int32_t(std::nearbyint(double(r.resized_width - px) / 2));
+  } else if (imagenet) {
+    r.resample = Resample::bilinear;
+    r.crop = random_resized_crop(rng, h, w, kImagenetScale);
+  } else if (native) {
+    r.window_top = int32_t(rng.below(2 * kPad + 1)) - kPad;
+    r.window_left = int32_t(rng.below(2 * kPad + 1)) - kPad;
+  } else {
+    r.crop = random_resized_crop(rng, h, w, kCifarScale);
   }
 }
 
@@ -152,14 +193,41 @@ std::array<OpCall, 2> draw_autoaugment_row(Rng& rng, int row, int64_t px) {
   return calls;
 }
 
+std::array<OpCall, 3> draw_color_jitter(Rng& rng) {
+  std::array<PixelOp, 3> order{brightness, contrast, color};
+  for (uint32_t left = 3; left > 1; --left) std::swap(order[left - 1], order[rng.below(left)]);
+  std::array<OpCall, 3> calls;
+  for (size_t i = 0; i < 3; ++i) calls[i] = {.op = order[i], .value = double(rng.uniform(0.6f, 1.4f))};
+  return calls;
+}
+
+std::array<OpCall, 2> draw_randaugment(Rng& rng, RandAugment form, int64_t px) {
+  std::array<OpCall, 2> calls;
+  for (OpCall& call : calls) {
+    const PixelOp op = kRandAugment[rng.below(uint32_t(std::size(kRandAugment)))];
+    if (rng.coin(0.5f)) call = randaugment_call(rng, op, form, px);
+  }
+  return calls;
+}
+
 AugmentRecord draw_record(int64_t h, int64_t w, int64_t index, View view, const AugmentConfig& config, uint64_t seed, uint32_t epoch) {
-  KD_INPUT(config.px >= std::max(h, w), "px {} is smaller than the {}x{} images; give px of at least {}", config.px, h, w, std::max(h, w));
+  const bool imagenet = config.pipeline == Pipeline::imagenet;
+  KD_INPUT(imagenet || config.px >= std::max(h, w), "px {} is smaller than the {}x{} images; give px of at least {}", config.px, h, w, std::max(h, w));
   KD_INPUT(config.cutout_length >= 0, "cutout_length {} is negative; give 0 for no Cutout", config.cutout_length);
   Rng rng(seed, purpose_of(view), uint32_t(index), epoch);
   AugmentRecord r{.image = index};
-  draw_window(rng, h, w, view, config.px, r);
-  if (view == View::weak || view == View::strong) r.flip = rng.coin(0.5f);
-  if (view == View::weak) r.ops[0] = {.op = rotate, .value = kMaxRotation * (2 * rng.uniform_double() - 1), .fill = 0};
+  draw_window(rng, h, w, view, config, r);
+  if (view != View::weak && view != View::strong) return r;
+  r.flip = rng.coin(0.5f);
+  if (imagenet) {
+    const auto jitter = draw_color_jitter(rng);
+    OpCall* next = std::copy(jitter.begin(), jitter.end(), r.ops);
+    if (view == View::weak) return r;
+    const auto calls = draw_randaugment(rng, config.randaugment, config.px);
+    std::copy(calls.begin(), calls.end(), next);
+    return r;
+  }
+  if (view == View::weak) r.ops[0] = {.op = rotate, .value = kMaxRotation * (2 * rng.uniform_double() - 1), .fill = grey(0)};
   if (view == View::strong) {
     const auto calls = draw_autoaugment_row(rng, int(rng.below(kAutoAugmentRows)), config.px);
     std::copy(calls.begin(), calls.end(), r.ops);
@@ -177,18 +245,36 @@ void draw_records(const Shape& image_shape, std::span<const int64_t> indices, Vi
   }
 }
 
+void draw_windows(std::span<const ImageView> images, std::span<const int64_t> indices, View view, const AugmentConfig& config, uint64_t seed, uint32_t epoch,
+                  uint8_t* windows, PreparedRecord* records) {
+  KD_CHECK(images.size() == indices.size(), "augment: {} images for {} indices", images.size(), indices.size());
+  const auto n = int64_t(images.size());
+  const AugmentShape shape{.n = n, .h = config.px, .w = config.px, .px = config.px};
+  parallel_for(n, [&](int64_t i) {
+    const ImageView& image = images[size_t(i)];
+    const AugmentRecord record = draw_record(image.h, image.w, indices[size_t(i)], view, config, seed, epoch);
+    make_window(image.rgb, image.h, image.w, record, config.px, windows + i * config.px * config.px * 3);
+    records[i] = prepare(whole_window(record, i, config.px), shape);
+  });
+}
+
 void make_views(const Tensor& images, const PreparedRecord* records, const AugmentConfig& config, const Tensor& out) {
-  const bool fits = out.rank() == 4 && out.dim(1) == config.px && out.dim(2) == config.px && out.device() == images.device();
-  KD_CHECK(fits, "augment: {} to {}, [B,{},{},C] on the same device expected", images.describe("images"), out.describe("out"), config.px, config.px);
-  augment_records(current_stream(images.device()), {.images = images.data<uint8_t>(),
-                                                    .shape = augment_shape(images.shape(), config),
-                                                    .records = records,
-                                                    .batch = out.dim(0),
-                                                    .out = out.raw(),
-                                                    .type = out.dtype(),
-                                                    .channels = out.dim(3),
-                                                    .mean = config.mean,
-                                                    .std = config.std});
+  KD_CHECK(out.device() == images.device(), "augment: {} to {}, the same device expected", images.describe("images"), out.describe("out"));
+  make_views(images.data<uint8_t>(), images.shape(), records, config, out);
+}
+
+void make_views(const uint8_t* images, const Shape& image_shape, const PreparedRecord* records, const AugmentConfig& config, const Tensor& out) {
+  const bool fits = out.rank() == 4 && out.dim(1) == config.px && out.dim(2) == config.px;
+  KD_CHECK(fits, "augment: {}, [B,{},{},C] expected", out.describe("out"), config.px, config.px);
+  augment_records(current_stream(out.device()), {.images = images,
+                                                 .shape = augment_shape(image_shape, config),
+                                                 .records = records,
+                                                 .batch = out.dim(0),
+                                                 .out = out.raw(),
+                                                 .type = out.dtype(),
+                                                 .channels = out.dim(3),
+                                                 .mean = config.mean,
+                                                 .std = config.std});
 }
 
 void augment_batch(const Tensor& images, std::span<const int64_t> indices, View view, const AugmentConfig& config, uint64_t seed, uint32_t epoch,

@@ -3,7 +3,8 @@
 // every device makes the same bits.
 // On the CPU there are no loader threads: all OpenMP threads make the next batch together just before the step. Extra threads would only take
 // cores from the step that they feed, and so the pixels go from the resident 8-bit set straight into the step's input, while it is in cache.
-// On a device the 8-bit set is resident too; the host draws the decisions and sends those, under 200 bytes an image.
+// On a device the 8-bit set is resident too; the host draws the decisions and sends those, under 250 bytes an image.
+// A set of images of different sizes (Dataset::packed) is resident nowhere: the host cuts the windows of a batch out of the mapped file, and those are sent.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -45,7 +46,8 @@ class Loader {
   bool next(Batch& batch);
 
   // The same in two halves, for a step that is captured in a CUDA graph: the host draws, the caller copies, the graph makes.
-  // The inputs of a batch: a PreparedRecord for each of `batch` images, then their int32 labels; both parts start at multiples of 16 bytes.
+  // The inputs of a batch: a PreparedRecord for each of `batch` images, their int32 labels, and of a packed set their windows u8 [batch,px,px,3]; each
+  // part starts at a multiple of 16 bytes.
   int64_t input_bytes() const;
   // Writes the inputs of the next batch to 16-byte aligned host memory and returns its number of images; 0 when the epoch is over.
   int64_t draw(std::byte* host);
@@ -55,6 +57,7 @@ class Loader {
 
  private:
   int64_t labels_offset() const;
+  int64_t windows_offset() const;
 
   Dataset set_;  // images on the device
   LoaderConfig config_;
@@ -63,5 +66,8 @@ class Loader {
   uint32_t epoch_ = 0;
   int64_t step_ = 0;
 };
+
+// What a network is shown of these images, before it is normalised: u8 [B,px,px,3] on the host. For people to look at.
+Tensor views_u8(const Dataset&, std::span<const int64_t> indices, View, const AugmentConfig&, uint64_t seed, uint32_t epoch);
 
 }  // namespace kd

@@ -198,43 +198,91 @@ Tensor full_size(const Tensor& maps, int64_t px, MapScale scale) {
   return out;
 }
 
-IouResult iou_of(std::span<const Tensor> maps, const Tensor* truth, int64_t px, double threshold, int64_t batch) {
+// One result for each threshold.
+std::vector<IouResult> iou_of(std::span<const Tensor> maps, const Tensor* truth, int64_t px, std::span<const double> thresholds, int64_t batch) {
   KD_CHECK(px >= 1 && batch >= 1, "mask IoU: image size {} px, batch {}", px, batch);
+  KD_CHECK(!thresholds.empty() && int64_t(thresholds.size()) <= kMaxThresholds, "mask IoU: {} thresholds where 1 to {} are possible", thresholds.size(),
+           kMaxThresholds);
   const int64_t n = maps[0].dim(0);
   const Device device = maps[0].device();
-  MetricsMaskArgs args{
-      .maps = {}, .models = int(maps.size()), .truth = truth ? truth->data<uint8_t>() : nullptr, .out = nullptr, .n = n, .px = px, .threshold = threshold};
+  const size_t cuts = thresholds.size();
+  MetricsMaskArgs args{.maps = {},
+                       .models = int(maps.size()),
+                       .truth = truth ? truth->data<uint8_t>() : nullptr,
+                       .out = nullptr,
+                       .n = n,
+                       .px = px,
+                       .thresholds = {},
+                       .cuts = int(cuts)};
+  std::copy(thresholds.begin(), thresholds.end(), args.thresholds);
   for (size_t m = 0; m < maps.size(); ++m) {
     check_maps(maps[m], n);
     KD_CHECK(maps[m].device() == device, "mask IoU: {} and {} are on different devices", maps[0].describe("maps"), maps[m].describe("maps"));
     args.maps[m] = {maps[m].data<float>(), maps[m].dim(1), maps[m].dim(2)};
   }
   if (truth) KD_CHECK(truth->device() == device, "mask IoU: {} and {} are on different devices", maps[0].describe("maps"), truth->describe("masks"));
-  const auto counts = results_of<MaskCounts>(device, n, [&](Stream stream, MaskCounts* out) {
+  const auto counts = results_of<MaskCounts>(device, n * int64_t(cuts), [&](Stream stream, MaskCounts* out) {
     args.out = out;
     metrics_mask_counts(stream, args);
   });
-
-  IouResult result{};
-  double sum = 0, pooled = 0, pooled_images = 0;
-  for (int64_t first = 0; first < n; first += batch) {
-    const int64_t end = std::min(n, first + batch);
-    double batch_all = 0, batch_any = 0;
-    for (int64_t i = first; i < end; ++i) {
-      const MaskCounts& image = counts[size_t(i)];
-      KD_INPUT(image.any >= 0, "mask IoU: the attention map of image {} holds NaN or infinity; the model diverged or the file is damaged", i);
-      batch_all += double(image.all), batch_any += double(image.any);
-      result.area_a += double(image.area[0]) / double(n * px * px), result.area_b += double(image.area[1]) / double(n * px * px);
-      if (image.any == 0)
-        ++result.skipped;
-      else
-        ++result.images, sum += double(image.all) / double(image.any);
+  std::vector<IouResult> results;
+  for (size_t cut = 0; cut < cuts; ++cut) {
+    IouResult result{};
+    double sum = 0, pooled = 0, pooled_images = 0;
+    for (int64_t first = 0; first < n; first += batch) {
+      const int64_t end = std::min(n, first + batch);
+      double batch_all = 0, batch_any = 0;
+      for (int64_t i = first; i < end; ++i) {
+        const MaskCounts& image = counts[size_t(i) * cuts + cut];
+        KD_INPUT(image.any >= 0, "mask IoU: the attention map of image {} holds NaN or infinity; the model diverged or the file is damaged", i);
+        batch_all += double(image.all), batch_any += double(image.any);
+        result.area_a += double(image.area[0]) / double(n * px * px), result.area_b += double(image.area[1]) / double(n * px * px);
+        if (image.any == 0)
+          ++result.skipped;
+        else
+          ++result.images, sum += double(image.all) / double(image.any);
+      }
+      if (batch_any > 0) pooled += double(end - first) * batch_all / batch_any, pooled_images += double(end - first);
     }
-    if (batch_any > 0) pooled += double(end - first) * batch_all / batch_any, pooled_images += double(end - first);
+    result.mean = ratio(sum, double(result.images));
+    result.batch_pooled = ratio(pooled, pooled_images);
+    results.push_back(result);
   }
-  result.mean = ratio(sum, double(result.images));
-  result.batch_pooled = ratio(pooled, pooled_images);
-  return result;
+  return results;
+}
+
+// Which of `bins` bins (index/bins, (index+1)/bins] holds p; 0 is in the first.
+int bin_of(double p, int bins) {
+  int m = std::clamp(int(std::ceil(p * bins)) - 1, 0, bins - 1);
+  // p*bins may round across an edge: (m/bins, (m+1)/bins] decides.
+  if (m > 0 && p <= double(m) / bins) --m;
+  if (m + 1 < bins && p > double(m + 1) / bins) ++m;
+  return m;
+}
+
+void check_outcomes(std::span<const double> confidence, std::span<const uint8_t> correct, int bins) {
+  KD_CHECK(confidence.size() == correct.size() && !confidence.empty() && bins >= 1, "calibration: {} confidences, {} outcomes, {} bins", confidence.size(),
+           correct.size(), bins);
+  for (size_t i = 0; i < confidence.size(); ++i)
+    KD_INPUT(confidence[i] >= 0 && confidence[i] <= 1, "calibration: confidence {} of sample {} is not in [0,1]", confidence[i], i);
+}
+
+double classwise_error(const Tensor& logits_on_host, const std::vector<LogitRecord>& records, Labels labels, int bins) {
+  struct Bin {
+    double hits, p;
+  };
+  const size_t c = size_t(logits_on_host.dim(1));
+  std::vector<Bin> all(c * size_t(bins));
+  const float* x = logits_on_host.data<float>();
+  for (size_t i = 0; i < records.size(); ++i)
+    for (size_t k = 0; k < c; ++k) {
+      const double p = std::min(1.0, std::exp(double(x[i * c + k]) - records[i].log_sum_exp));
+      Bin& bin = all[k * size_t(bins) + size_t(bin_of(p, bins))];
+      bin.hits += size_t(labels[i]) == k, bin.p += p;
+    }
+  double sum = 0;
+  for (const Bin& bin : all) sum += std::fabs(bin.hits - bin.p);
+  return sum / (double(c) * double(records.size()));
 }
 
 }  // namespace
@@ -273,20 +321,14 @@ LogitSet ensemble_of(const std::vector<LogitSet>& teachers, Ensemble how) {
 }
 
 Calibration calibration(std::span<const double> confidence, std::span<const uint8_t> correct, int bins) {
-  KD_CHECK(confidence.size() == correct.size() && !confidence.empty() && bins >= 1, "calibration: {} confidences, {} outcomes, {} bins", confidence.size(),
-           correct.size(), bins);
+  check_outcomes(confidence, correct, bins);
   std::vector<ReliabilityBin> all;
   for (int m = 0; m < bins; ++m) all.push_back({m, 0, 0, 0});
   Calibration result{};
   const double n = double(confidence.size());
   for (size_t i = 0; i < confidence.size(); ++i) {
     const double p = confidence[i];
-    KD_INPUT(p >= 0 && p <= 1, "calibration: confidence {} of sample {} is not in [0,1]", p, i);
-    int m = std::clamp(int(std::ceil(p * bins)) - 1, 0, bins - 1);
-    // p*bins may round across an edge: (m/bins, (m+1)/bins] decides.
-    if (m > 0 && p <= double(m) / bins) --m;
-    if (m + 1 < bins && p > double(m + 1) / bins) ++m;
-    ReliabilityBin& bin = all[size_t(m)];
+    ReliabilityBin& bin = all[size_t(bin_of(p, bins))];
     ++bin.n, bin.acc += correct[i] != 0, bin.conf += p;
     result.mean_confidence += p / n;
   }
@@ -302,6 +344,30 @@ Calibration calibration(std::span<const double> confidence, std::span<const uint
   return result;
 }
 
+double ece_adaptive(std::span<const double> confidence, std::span<const uint8_t> correct, int bins) {
+  check_outcomes(confidence, correct, bins);
+  const size_t n = confidence.size();
+  std::vector<size_t> order(n);
+  std::iota(order.begin(), order.end(), size_t(0));
+  std::sort(order.begin(), order.end(), [&](size_t i, size_t j) { return confidence[i] < confidence[j]; });
+  double sum = 0;
+  size_t at = 0;
+  for (size_t m = 1; m <= size_t(bins); ++m) {
+    double hits = 0, conf = 0;
+    for (; at < n && (at < m * n / size_t(bins) || (at > 0 && confidence[order[at]] == confidence[order[at - 1]])); ++at)
+      hits += correct[order[at]] != 0, conf += confidence[order[at]];
+    sum += std::fabs(hits - conf);
+  }
+  return sum / double(n);
+}
+
+double ece_classwise(const LogitSet& model, Labels labels, int bins) {
+  KD_CHECK(bins >= 1, "calibration: {} bins", bins);
+  const auto records = records_of(model);
+  check_labels(labels, int64_t(records.size()), model.logits.dim(1), model.name);
+  return classwise_error(model.logits.to(Device::cpu), records, labels, bins);
+}
+
 ModelMetrics model_metrics(const LogitSet& model, Labels labels, int bins) {
   const auto records = records_of(model);
   const Tensor logits = model.logits.to(Device::cpu);
@@ -310,7 +376,7 @@ ModelMetrics model_metrics(const LogitSet& model, Labels labels, int bins) {
   check_labels(labels, int64_t(n), c, model.name);
   std::vector<uint8_t> correct;
   std::vector<double> images(static_cast<size_t>(c)), hits(images);
-  double nll = 0, brier = 0, top5 = 0;
+  double nll = 0, brier = 0, top5 = 0, logit_mean = 0, logit_std = 0;
   for (size_t i = 0; i < records.size(); ++i) {
     const LogitRecord& r = records[i];
     const double log_p = double(logits.data<float>()[int64_t(i) * c + labels[i]]) - r.log_sum_exp;
@@ -319,8 +385,17 @@ ModelMetrics model_metrics(const LogitSet& model, Labels labels, int bins) {
     nll -= log_p / n;
     brier += (r.sum_squares - 2 * std::exp(log_p) + 1) / n;
     ++images[size_t(labels[i])], hits[size_t(labels[i])] += correct.back();
+    const std::span row(logits.data<float>() + int64_t(i) * c, size_t(c));
+    const double mean = std::accumulate(row.begin(), row.end(), 0.0) / double(c);
+    double squares = 0;
+    for (float x : row) squares += (x - mean) * (x - mean);
+    logit_mean += mean / n, logit_std += c > 1 ? std::sqrt(squares / double(c - 1)) / n : kNan;
   }
-  ModelMetrics m{calibration(confidences(records), correct, bins), 0, 100 * top5 / n, nll, brier, mean_of(records, &LogitRecord::entropy), {}};
+  const auto confidence = confidences(records);
+  ModelMetrics m{
+      calibration(confidence, correct, bins), 0, 100 * top5 / n, nll, brier, mean_of(records, &LogitRecord::entropy), {}, 0, 0, logit_mean, logit_std};
+  m.ece_adaptive = ece_adaptive(confidence, correct, bins);
+  m.ece_classwise = classwise_error(logits, records, labels, bins);
   m.top1 = 100 * std::accumulate(hits.begin(), hits.end(), 0.0) / n;
   for (size_t k = 0; k < images.size(); ++k) m.per_class_top1.push_back(100 * ratio(hits[k], images[k]));
   return m;
@@ -338,6 +413,11 @@ ShotTop1 shot_top1(const LogitSet& model, Labels labels, std::span<const int64_t
     ++images[group], hits[group] += records[i].top[0] == labels[i];
   }
   return {100 * ratio(hits[0], images[0]), 100 * ratio(hits[1], images[1]), 100 * ratio(hits[2], images[2])};
+}
+
+Affinity affinity(double base, double weak, double strong, double test) {
+  return {ratio(weak, base), ratio(strong, base), ratio(weak, test), ratio(strong, test),
+          ratio(base, weak), ratio(base, strong), ratio(test, weak), ratio(test, strong)};
 }
 
 PairMetrics pair_metrics(const LogitSet& a, const LogitSet& b, Labels labels, uint64_t seed) {
@@ -372,31 +452,6 @@ PairMetrics pair_metrics(const LogitSet& a, const LogitSet& b, Labels labels, ui
   m.wasserstein_confidence = wasserstein_1d(confidences(records_a), confidences(records_b));
   m.kl_code = 10 * m.kl_ba;
   return m;
-}
-
-BatchAveraged batch_averaged(const LogitSet& a, const LogitSet& b, int64_t batch) {
-  check_same_shape(a, b);
-  const auto predicted_a = predictions(records_of(a)), predicted_b = predictions(records_of(b));
-  std::vector<double> same, kl, mi;
-  for (size_t i = 0; i < predicted_a.size(); ++i) same.push_back(predicted_a[i] == predicted_b[i]);
-  for (const PairRecord& r : pair_records(a, b, 1)) kl.push_back(10 * r.kl_ba);
-  KD_CHECK(batch >= 1, "batch_averaged: batch {}", batch);
-  for (size_t first = 0; first < predicted_a.size(); first += size_t(batch)) {
-    const size_t rows = std::min(size_t(batch), predicted_a.size() - first);
-    mi.push_back(mutual_information(Labels(predicted_a).subspan(first, rows), Labels(predicted_b).subspan(first, rows)));
-  }
-  return {batch_mean(same, batch), batch_mean(kl, batch), std::accumulate(mi.begin(), mi.end(), 0.0) / double(mi.size())};
-}
-
-double batch_mean(std::span<const double> per_sample, int64_t batch) {
-  KD_CHECK(!per_sample.empty() && batch >= 1, "batch_mean: {} samples in batches of {}", per_sample.size(), batch);
-  double sum = 0, batches = 0;
-  for (size_t first = 0; first < per_sample.size(); first += size_t(batch)) {
-    const auto values = per_sample.subspan(first, std::min(size_t(batch), per_sample.size() - first));
-    sum += std::accumulate(values.begin(), values.end(), 0.0) / double(values.size());
-    ++batches;
-  }
-  return sum / batches;
 }
 
 double wasserstein_1d(std::vector<double> a, std::vector<double> b) {
@@ -512,12 +567,14 @@ Tensor unit_maps(const Tensor& maps, int64_t px) { return full_size(maps, px, Ma
 
 IouResult mask_iou(const Tensor& maps_a, const Tensor& maps_b, int64_t px, double threshold, int64_t batch) {
   const Tensor maps[] = {maps_a, maps_b};
-  return iou_of(maps, nullptr, px, threshold, batch);
+  return mask_iou(maps, px, threshold, batch);
 }
 
-IouResult mask_iou(std::span<const Tensor> maps, int64_t px, double threshold, int64_t batch) {
+IouResult mask_iou(std::span<const Tensor> maps, int64_t px, double threshold, int64_t batch) { return iou_sweep(maps, px, {&threshold, 1}, batch)[0]; }
+
+std::vector<IouResult> iou_sweep(std::span<const Tensor> maps, int64_t px, std::span<const double> thresholds, int64_t batch) {
   KD_CHECK(maps.size() == 2 || maps.size() == 3, "mask IoU of {} models: two or three can be compared", maps.size());
-  return iou_of(maps, nullptr, px, threshold, batch);
+  return iou_of(maps, nullptr, px, thresholds, batch);
 }
 
 IouResult truth_iou(const Tensor& maps, const Tensor& masks, double threshold, int64_t batch) {
@@ -525,7 +582,7 @@ IouResult truth_iou(const Tensor& maps, const Tensor& masks, double threshold, i
            masks.describe("masks"));
   KD_INPUT(maps.defined() && maps.dim(0) == masks.dim(0), "truth IoU: {} and {} hold different numbers of images", maps.describe("maps"),
            masks.describe("masks"));
-  return iou_of({&maps, 1}, &masks, masks.dim(1), threshold, batch);
+  return iou_of({&maps, 1}, &masks, masks.dim(1), {&threshold, 1}, batch)[0];
 }
 
 std::string to_string(Cam kind) {

@@ -199,6 +199,9 @@ const std::vector<Field>& fields() {
       field(KD_KEY(data.px), Between{8, 1024}, "side of the network's input; above 32 images are enlarged"),
       field(KD_KEY(data.norm), OneOf{{"cifar100", "cifar10", "imagenet"}}, "whose mean and deviation normalize the pixels"),
       field(KD_KEY(data.cutout), Between{0, 1024}, "side of the black square in the strong view; 0: none"),
+      field(KD_KEY(data.pipeline), OneOf{{"auto", "cifar", "imagenet"}}, "operations of the views; auto: imagenet for images and imagenet*, else cifar"),
+      field(KD_KEY(data.randaugment), OneOf{{"timm_old", "increasing"}}, "imagenet pipeline: what a level of RandAugment means in the strong view"),
+      field(KD_KEY(data.test_interp), OneOf{{"bilinear", "bicubic"}}, "how images are resized for the test view"),
       field(KD_KEY(model.arch), OneOf{{"resnet18", "resnet50"}}, "network"),
       field(KD_KEY(model.stem), OneOf{{"cifar", "imagenet"}}, "3x3 at full resolution | 7x7 stride 2 and a pool"),
       field(KD_KEY(model.width), Between{1.0 / 64, 8}, "all channel counts times this"),
@@ -225,10 +228,12 @@ const std::vector<Field>& fields() {
       field(KD_KEY(optim.eta_min), Between{0, 100}, "cosine: learning rate at the end"),
       field(KD_KEY(optim.warmup), Between{0, 100'000}, "epochs of linear warm-up; 0: none"),
       field(KD_KEY(optim.lr_shift), Between{0, 1}, "1: schedule one epoch early, as when a scheduler is stepped before the first epoch"),
+      field(KD_KEY(optim.last_batch), OneOf{{"keep", "drop"}}, "an epoch's last images that do not fill a batch"),
       field(KD_KEY(precision), OneOf{{"fp32", "bf16"}}, "of activations and matrix products"),
       field(KD_KEY(select), OneOf{{"holdout", "last", "test_best"}}, "which checkpoint is 'best'; test_best looks at the test images, as published code does"),
       field(KD_KEY(seed), Between{0, 9007199254740992.0}, "of initialisation, order and augmentation", Identity::ignored),
       field(KD_KEY(eval_every), Between{1, 100'000}, "epochs between evaluations"),
+      field(KD_KEY(published_metrics), OneOf{{"never", "always", "from_first_drop"}}, "whether epochs record the published code's numbers while learning"),
   };
   return table;
 }
@@ -399,12 +404,17 @@ void apply_preset(Recipe& r, const Recipe& wanted) {
     r.data.holdout = 0;
     r.data.norm = published_norm(wanted.data.name, "cifar10");
     r.teacher_bn = "batch";
+    r.published_metrics = "from_first_drop";
     r.select = "test_best";
     r.optim.lr_shift = 1;
+    r.data.randaugment = "timm_old";
+    if (wanted.data.name.starts_with("imagenet")) r.optim.last_batch = "drop";
   } else if (r.preset == "clean") {
     published_budget(r, wanted);
     r.data.norm = published_norm(wanted.data.name, wanted.data.name == "cifar10" ? "cifar10" : "cifar100");
     r.data.cutout = 112;  // hides as much of an enlarged image as 16 pixels do of a native one
+    const bool trained_bicubic = view_pipeline(wanted.data) == "cifar";
+    r.data.test_interp = trained_bicubic ? "bicubic" : "bilinear";
   } else if (r.preset == "smoke") {
     r.data.train_size = 512;
     r.data.test_size = 256;
@@ -550,6 +560,11 @@ std::vector<std::string> frozen_networks(const Recipe& recipe) {
   for (const std::string& reference : attention_references(recipe))
     if (std::find(networks.begin(), networks.end(), reference) == networks.end()) networks.push_back(reference);
   return networks;
+}
+
+std::string view_pipeline(const Recipe::Data& data) {
+  if (data.pipeline != "auto") return data.pipeline;
+  return data.name == "images" || data.name.starts_with("imagenet") ? "imagenet" : "cifar";
 }
 
 const std::vector<std::string>& preset_names() {

@@ -29,6 +29,9 @@ struct Recipe {
     int64_t px = 32;                              // side of the network's input
     std::string norm = "cifar100";                // cifar100 | cifar10 | imagenet
     int64_t cutout = 16;                          // side of the strong view's black square, pixels; 0: none
+    std::string pipeline = "auto";                // auto | cifar | imagenet: which operations the views are made of; see view_pipeline
+    std::string randaugment = "increasing";       // timm_old | increasing: arguments of the imagenet pipeline's strong view
+    std::string test_interp = "bilinear";         // bilinear | bicubic: how the test view is resized
     bool operator==(const Data&) const = default;
   } data = {};
   struct Model {
@@ -61,12 +64,15 @@ struct Recipe {
     double gamma = 0.1, eta_min = 0;       // step; cosine: the lr it ends at
     int64_t warmup = 8;                    // epochs of linear warm-up; 0: none
     int64_t lr_shift = 0;                  // epochs the schedule runs ahead; 1: scheduler stepped before the first epoch
+    std::string last_batch = "keep";       // keep | drop: what happens to the last images of an epoch when they do not fill a batch
     bool operator==(const Optim&) const = default;
   } optim = {};
   std::string precision = "fp32";  // fp32 | bf16
   std::string select = "holdout";  // holdout | last | test_best: which epoch's checkpoint is kept as best
   int64_t seed = 0;
   int64_t eval_every = 1;  // epochs
+  // never | always | from_first_drop: when a distillation's epoch lines carry the published code's numbers, per batch, of the student while it learns
+  std::string published_metrics = "never";
   bool operator==(const Recipe&) const = default;
 };
 
@@ -103,6 +109,9 @@ std::string run_kind(const Recipe&);
 // The networks that are run beside the one that is trained: its teachers, and whose attention it is compared with.
 std::vector<std::string> attention_references(const Recipe&);  // given, or the teachers; none without attention.mode
 std::vector<std::string> frozen_networks(const Recipe&);       // teachers, then those of the references that are no teachers
+
+// "cifar" or "imagenet": what data.pipeline=auto means for the data.
+std::string view_pipeline(const Recipe::Data&);
 
 const std::vector<std::string>& preset_names();
 

@@ -11,12 +11,14 @@ namespace kd {
 // preset=as-published sets every `published` value, preset=clean every `clean` one.
 struct Switch {
   struct Value {
-    std::string key, published, clean;  // printed as in to_yaml; of a CIFAR-100 student
+    std::string key, published, clean;  // printed as in to_yaml; of a student on `data`
+    std::string data = "cifar100";
   };
   std::string id;                    // "P1" ... "P30", as in docs/recipes.md
   std::string fact;                  // what the published code does
   std::vector<Value> settings = {};  // none: no setting of a run
   std::string here = {};             // what this project does, where that needs saying
+  std::string reproduced = {};       // where the published value is, of what no setting of a run decides; empty: nowhere
 };
 const std::vector<Switch>& switches();
 

@@ -20,7 +20,7 @@ LAYERS = [
     ("kernels/{family}/", ["engine/base/", "kernels/common/", "simt/"]),
     ("engine/", ["engine/base/", "kernels/"]),
     ("models/", ["engine/"]),
-    ("kd/", ["engine/", "kernels/kd_loss/", "kernels/attention_loss/", "kernels/metrics/", "kernels/pointwise/"]),
+    ("kd/", ["engine/", "kernels/kd_loss/", "kernels/attention_loss/", "kernels/metrics/", "kernels/pointwise/", "kernels/common/"]),
     ("data/", ["engine/base/", "kernels/augment/", "kernels/common/"]),
     ("bench/", ["simt/", "engine/", "kernels/", "models/", "kd/", "data/"]),
     ("tests/", ["simt/", "engine/", "kernels/", "models/", "kd/", "data/", "bench/"]),

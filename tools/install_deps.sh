@@ -7,7 +7,7 @@ packages=(
   cmake ninja-build g++ python3            # build; python3 runs tools/check_deps.py in the tests
   libdnnl-dev                              # oneDNN: convolutions, matrix products
   nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libfmt-dev
-  libstb-dev libjpeg-dev zlib1g-dev   # image files in and out, archives
+  libstb-dev libjpeg-dev zlib1g-dev curl ca-certificates   # image files in and out, archives; curl does the download of "data fetch"
   libgtest-dev libbenchmark-dev            # tests, kd_bench_kernels
 )
 

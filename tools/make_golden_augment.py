@@ -4,13 +4,15 @@
   ops.txt     op value resample fill pattern height width -> hash first-bytes
   resize.txt  resample pattern height width  top left height width  out_height out_width -> hash first-bytes
   views.txt   pattern height width  top left height width  px resample flip  op value resample fill  (again)  hole's top left height width -> hash first-bytes
+  imagenet_views.txt  pattern height width  top left height width  resized_height resized_width  window_top window_left  px resample flip
+              number of operations  op value resample fill  (each) -> hash first-bytes
   policy.txt  row  op probability magnitude  (again): torchvision's AutoAugment table for CIFAR-10
   unit.txt    v -> (v/255 - mean)/std of the three channels, as the bits of float32
 
-The input formula (see `image`) is repeated in tests/data/augment_test.cpp. The hash is 64-bit FNV-1a over the output's bytes (HWC); the first 12 bytes
+fill is a grey level or r,g,b. The input formula (see `image`) is repeated in tests/data/augment_test.cpp. The hash is 64-bit FNV-1a over the output's bytes (HWC); the first 12 bytes
 are there to show what went wrong.
 
-    python3 tools/make_golden_augment.py tests/golden/augment        (needs Pillow 10.1, torch and torchvision)
+    python3 tools/make_golden_augment.py tests/golden/augment [FILE ...]      all files, or these; needs Pillow 10.1, policy.txt and unit.txt torch and torchvision
 """
 import pathlib
 import sys
@@ -18,10 +20,9 @@ import sys
 import numpy as np
 import PIL
 from PIL import Image, ImageEnhance, ImageOps
-import torch
-import torchvision
 
 RESAMPLE = {"nearest": Image.NEAREST, "bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
+IMAGENET_MEAN = (124, 116, 104)
 SIZES = [(1, 1), (1, 5), (2, 2), (3, 3), (7, 13), (32, 32), (33, 64)]
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
@@ -51,8 +52,12 @@ def result(img):
     return f"{value:016x} {data[:12].hex()}"
 
 
+def color(fill):
+    return fill if isinstance(fill, tuple) else (fill, fill, fill)
+
+
 def affine(img, matrix, resample, fill):
-    return img.transform(img.size, Image.AFFINE, matrix, RESAMPLE[resample], fillcolor=(fill, fill, fill))
+    return img.transform(img.size, Image.AFFINE, matrix, RESAMPLE[resample], fillcolor=color(fill))
 
 
 def apply(img, op, value, resample, fill):
@@ -87,7 +92,7 @@ def apply(img, op, value, resample, fill):
     if op == "translate_y":
         return affine(img, (1, 0, 0, 0, 1, value), resample, fill)
     if op == "rotate":
-        return img.rotate(value, RESAMPLE[resample], fillcolor=(fill, fill, fill))
+        return img.rotate(value, RESAMPLE[resample], fillcolor=color(fill))
     raise ValueError(op)
 
 
@@ -117,6 +122,20 @@ def op_vectors():
         ("equalize", 0.0, "nearest", 0),
     ]:
         yield op, value, resample, fill, "noise", 224, 224
+    for op, values in [
+        ("rotate", (0.0, 29.4, -29.4, 3.7, -123.4)),
+        ("translate_x", (0.0, 0.5, -1.6, 4.32, -4.32)),
+        ("translate_y", (0.0, 0.5, -1.6, 4.32, -4.32)),
+    ]:
+        for h, w in SIZES:
+            for value in values:
+                for resample in ("bilinear", "bicubic"):
+                    yield op, value, resample, IMAGENET_MEAN, "noise", h, w
+        for resample in ("bilinear", "bicubic"):
+            yield op, 17.3, resample, IMAGENET_MEAN, "noise", 224, 224
+    for op in ("shear_x", "shear_y"):
+        for resample in ("bilinear", "bicubic"):
+            yield op, 0.294, resample, IMAGENET_MEAN, "noise", 33, 64
 
 
 def resize_vectors():
@@ -178,7 +197,49 @@ def view(pattern, h, w, top, left, crop_h, crop_w, px, resample, flip, *rest):
     return pixels
 
 
+def imagenet_view_vectors():
+    """ColorJitter and RandAugment as rand-m10-n2-mstd0.5 draws them, on crops and on test views of images larger and smaller than the view."""
+    rng = np.random.RandomState(11)
+    enhance = ("brightness", "contrast", "color", "sharpness")
+    ops = ("none", "autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize_add") + enhance + ("shear_x", "shear_y", "translate_x", "translate_y")
+
+    def call(op, px):
+        level, sign = min(1.0, rng.normal(10, 0.5) / 10), float(rng.choice([-1, 1]))
+        most = {"rotate": 30, "shear_x": 0.3, "shear_y": 0.3, "translate_x": 0.45 * px, "translate_y": 0.45 * px}
+        if op in most:
+            return op, sign * most[op] * level, ("bilinear", "bicubic")[rng.randint(2)], IMAGENET_MEAN
+        whole = {"posterize": 4, "solarize": 256, "solarize_add": 110}
+        value = float(int(whole[op] * level)) if op in whole else 1 + sign * 0.9 * level if op in enhance else 0.0
+        return op, value, "nearest", 0
+
+    for k in range(72):
+        h, w = [(90, 120), (50, 37), (200, 150), (64, 64)][k % 4]
+        px = (48, 64, 96)[k % 3]
+        if k % 5 == 4:
+            side = (px * 256 + 112) // 224
+            resized = (side, side * w // h) if h < w else (side * h // w, side)
+            yield "noise", h, w, 0, 0, h, w, *resized, *(round((n - px) / 2) for n in resized), px, ("bilinear", "bicubic")[k % 4 // 2], 0, 0
+            continue
+        ch, cw = int(rng.randint(h // 4, h + 1)), int(rng.randint(w // 4, w + 1))
+        box = int(rng.randint(0, h - ch + 1)), int(rng.randint(0, w - cw + 1)), ch, cw
+        jitter = [(op, float(np.float32(rng.uniform(0.6, 1.4))), "nearest", 0) for op in rng.permutation(["brightness", "contrast", "color"])]
+        calls = jitter + [call(op, px) for op in (ops[k % len(ops)], ops[rng.randint(len(ops))])]
+        yield "noise", h, w, *box, px, px, 0, 0, px, "bilinear", int(rng.randint(2)), len(calls), *(field for c in calls for field in c)
+
+
+def imagenet_view(pattern, h, w, top, left, crop_h, crop_w, resized_h, resized_w, window_top, window_left, px, resample, flip, calls, *rest):
+    img = image(pattern, h, w).crop((left, top, left + crop_w, top + crop_h)).resize((resized_w, resized_h), RESAMPLE[resample])
+    img = img.crop((window_left, window_top, window_left + px, window_top + px))
+    if flip:
+        img = img.transpose(Image.FLIP_LEFT_RIGHT)
+    for k in range(calls):
+        img = apply(img, *rest[4 * k : 4 * k + 4])
+    return img
+
+
 def policy():
+    import torchvision
+
     table = torchvision.transforms.AutoAugment(torchvision.transforms.AutoAugmentPolicy.CIFAR10).policies
     names = {"AutoContrast": "autocontrast", "ShearX": "shear_x", "ShearY": "shear_y", "TranslateX": "translate_x", "TranslateY": "translate_y"}
     for row, steps in enumerate(table):
@@ -186,6 +247,8 @@ def policy():
 
 
 def unit():
+    import torch
+
     x = torch.arange(256).to(torch.uint8).view(256, 1, 1).to(torch.float32).div(255).expand(256, 3, 1)
     y = x.clone().sub_(torch.tensor(MEAN).view(3, 1)).div_(torch.tensor(STD).view(3, 1)).numpy().view(np.uint32)
     for v in range(256):
@@ -193,23 +256,29 @@ def unit():
 
 
 def line(*fields):
-    return " ".join(repr(f) if isinstance(f, float) else str(f) for f in fields) + "\n"
+    def text(f):
+        return repr(f) if isinstance(f, float) else ",".join(map(str, f)) if isinstance(f, tuple) else str(f)
+
+    return " ".join(map(text, fields)) + "\n"
 
 
 def main():
     out = pathlib.Path(sys.argv[1])
     if PIL.__version__ != "10.1.0":
         sys.exit(f"Pillow 10.1.0 expected, this is {PIL.__version__}")
+    files = {
+        "ops.txt": lambda: ((*v, result(apply(image(*v[4:]), *v[:4]))) for v in op_vectors()),
+        "resize.txt": lambda: (
+            (*v, result(image(*v[1:4]).crop((v[5], v[4], v[5] + v[7], v[4] + v[6])).resize((v[9], v[8]), RESAMPLE[v[0]]))) for v in resize_vectors()
+        ),
+        "views.txt": lambda: ((*v, result(view(*v))) for v in view_vectors()),
+        "imagenet_views.txt": lambda: ((*v, result(imagenet_view(*v))) for v in imagenet_view_vectors()),
+        "policy.txt": policy,
+        "unit.txt": unit,
+    }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "ops.txt").write_text("".join(line(*v, result(apply(image(*v[4:]), *v[:4]))) for v in op_vectors()))
-    (out / "resize.txt").write_text(
-        "".join(
-            line(*v, result(image(*v[1:4]).crop((v[5], v[4], v[5] + v[7], v[4] + v[6])).resize((v[9], v[8]), RESAMPLE[v[0]]))) for v in resize_vectors()
-        )
-    )
-    (out / "views.txt").write_text("".join(line(*v, result(view(*v))) for v in view_vectors()))
-    (out / "policy.txt").write_text("".join(line(*row) for row in policy()))
-    (out / "unit.txt").write_text("".join(line(*row) for row in unit()))
+    for name in sys.argv[2:] or files:
+        (out / name).write_text("".join(line(*fields) for fields in files[name]()))
 
 
 if __name__ == "__main__":

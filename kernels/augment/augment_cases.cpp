@@ -59,17 +59,19 @@ Picture window(const Picture& source, const AugmentRecord& r, int px) {
   });
 }
 
-int grey(const Picture& p, int y, int x) { return (19595 * p.at(y, x, 0) + 38470 * p.at(y, x, 1) + 7471 * p.at(y, x, 2) + 32768) >> 16; }
+int luma(const Picture& p, int y, int x) { return (19595 * p.at(y, x, 0) + 38470 * p.at(y, x, 1) + 7471 * p.at(y, x, 2) + 32768) >> 16; }
 int mix(int degenerate, int value, double factor) { return int(std::clamp(float(degenerate) + float(factor) * float(value - degenerate), 0.f, 255.f)); }
 
-Picture rotated(const Picture& p, double degrees, int fill) {
+int channel(const Rgb& color, int c) { return c == 0 ? color.r : c == 1 ? color.g : color.b; }
+
+Picture rotated_nearest(const Picture& p, double degrees, const Rgb& fill) {
   double angle = -degrees * M_PI / 180, a = std::cos(angle), b = std::sin(angle), center_x = p.w / 2.0, center_y = p.h / 2.0;
   auto fixed = [](double v) { return int64_t(std::floor(65536 * v + .5)); };
   int64_t a0 = fixed(a), a1 = fixed(b), a3 = fixed(-b), a4 = a0;
   int64_t a2 = fixed(center_x - a * center_x - b * center_y + a / 2 + b / 2), a5 = fixed(center_y + b * center_x - a * center_y - b / 2 + a / 2);
   return picture(p.h, p.w, [&](int y, int x, int c) {
     auto from_x = (a2 + a1 * y + a0 * x) >> 16, from_y = (a5 + a4 * y + a3 * x) >> 16;
-    return from_x >= 0 && from_x < p.w && from_y >= 0 && from_y < p.h ? p.at(int(from_y), int(from_x), c) : fill;
+    return from_x >= 0 && from_x < p.w && from_y >= 0 && from_y < p.h ? p.at(int(from_y), int(from_x), c) : channel(fill, c);
   });
 }
 
@@ -77,10 +79,14 @@ double cubic_weight(double x) {  // Keys' kernel, a = -1
   x = std::fabs(x);
   return x < 1 ? x * x * x - 2 * x * x + 1 : x < 2 ? -x * x * x + 5 * x * x - 8 * x + 4 : 0;
 }
-Picture sheared(const Picture& p, double along_x, double along_y, Resample resample, int fill) {
+struct Matrix {  // from an output position to where it comes from
+  double a, b, c, d, e, f;
+};
+Picture mapped(const Picture& p, const Matrix& m, const OpCall& call) {
+  const Resample resample = call.resample;
   return picture(p.h, p.w, [&](int y, int x, int c) {
-    double from_x = x + .5 + along_x * (y + .5), from_y = y + .5 + along_y * (x + .5);
-    if (from_x < 0 || from_x >= p.w || from_y < 0 || from_y >= p.h) return fill;
+    double from_x = m.a * (x + .5) + m.b * (y + .5) + m.c, from_y = m.d * (x + .5) + m.e * (y + .5) + m.f;
+    if (from_x < 0 || from_x >= p.w || from_y < 0 || from_y >= p.h) return channel(call.fill, c);
     int base_x = int(std::floor(from_x - .5)), base_y = int(std::floor(from_y - .5));
     double sum = 0;
     for (int j = base_y - 1; j <= base_y + 2; ++j)
@@ -92,6 +98,11 @@ Picture sheared(const Picture& p, double along_x, double along_y, Resample resam
     // Truncated, not rounded: a sum of weights that is exact in the kernel may fall just short here.
     return int(std::clamp(sum + 1e-9, 0.0, 255.0));
   });
+}
+
+Matrix rotation(const Picture& p, double degrees) {
+  double a = std::cos(-degrees * M_PI / 180), b = std::sin(-degrees * M_PI / 180), center_x = p.w / 2.0, center_y = p.h / 2.0;
+  return {a, b, center_x - a * center_x - b * center_y, -b, a, center_y + b * center_x - a * center_y};
 }
 
 // Per channel: new value of each old one, from how often each occurs.
@@ -140,11 +151,11 @@ Picture operated(const Picture& p, const OpCall& call) {
     case PixelOp::contrast: {
       double sum = 0;
       for (int y = 0; y < p.h; ++y)
-        for (int x = 0; x < p.w; ++x) sum += grey(p, y, x);
+        for (int x = 0; x < p.w; ++x) sum += luma(p, y, x);
       int mean = int(sum / (p.h * p.w) + .5);
       return each([&](int v) { return mix(mean, v, value); });
     }
-    case PixelOp::color: return picture(p.h, p.w, [&](int y, int x, int c) { return mix(grey(p, y, x), p.at(y, x, c), value); });
+    case PixelOp::color: return picture(p.h, p.w, [&](int y, int x, int c) { return mix(luma(p, y, x), p.at(y, x, c), value); });
     case PixelOp::sharpness:
       return picture(p.h, p.w, [&](int y, int x, int c) {
         if (y == 0 || x == 0 || y == p.h - 1 || x == p.w - 1) return p.at(y, x, c);
@@ -159,17 +170,19 @@ Picture operated(const Picture& p, const OpCall& call) {
     case PixelOp::solarize: return each([&](int v) { return v < value ? v : 255 - v; });
     case PixelOp::solarize_add: return each([&](int v) { return v < 128 ? std::min(255, v + int(value)) : v; });
     case PixelOp::posterize: return each([&](int v) { return v / (1 << (8 - int(value))) * (1 << (8 - int(value))); });
-    case PixelOp::shear_x: return sheared(p, value, 0, call.resample, call.fill);
-    case PixelOp::shear_y: return sheared(p, 0, value, call.resample, call.fill);
+    case PixelOp::shear_x: return mapped(p, {1, value, 0, 0, 1, 0}, call);
+    case PixelOp::shear_y: return mapped(p, {1, 0, 0, value, 1, 0}, call);
     case PixelOp::translate_x:
     case PixelOp::translate_y:
+      if (call.resample != Resample::nearest)
+        return mapped(p, call.op == PixelOp::translate_x ? Matrix{1, 0, value, 0, 1, 0} : Matrix{1, 0, 0, 0, 1, value}, call);
       return picture(p.h, p.w, [&](int y, int x, int c) {
         bool along_x = call.op == PixelOp::translate_x;
         double from = (along_x ? x : y) + .5 + value;
-        if (from < 0 || from >= (along_x ? p.w : p.h)) return int(call.fill);
+        if (from < 0 || from >= (along_x ? p.w : p.h)) return channel(call.fill, c);
         return along_x ? p.at(y, int(from), c) : p.at(int(from), x, c);
       });
-    case PixelOp::rotate: return rotated(p, value, call.fill);
+    case PixelOp::rotate: return call.resample == Resample::nearest ? rotated_nearest(p, value, call.fill) : mapped(p, rotation(p, value), call);
   }
   KD_FAIL("pixel operation {}", int(call.op));
 }
@@ -225,7 +238,8 @@ Tensor blobs(const AugmentShape& s, Rng& rng) {
 }
 
 OpCall random_call(Rng& rng, PixelOp op, int64_t px) {
-  OpCall call{.op = op, .fill = 128};
+  OpCall call{.op = op, .fill = {uint8_t(rng.below(256)), uint8_t(rng.below(256)), uint8_t(rng.below(256))}};
+  const auto smooth = [&] { return rng.coin(.5f) ? Resample::bilinear : Resample::bicubic; };
   switch (op) {
     case PixelOp::brightness:
     case PixelOp::contrast:
@@ -235,10 +249,16 @@ OpCall random_call(Rng& rng, PixelOp op, int64_t px) {
     case PixelOp::solarize_add: call.value = rng.below(111); break;
     case PixelOp::posterize: call.value = 1 + rng.below(8); break;
     case PixelOp::shear_x:
-    case PixelOp::shear_y: call.value = double(rng.uniform(-.3f, .3f)), call.resample = rng.coin(.5f) ? Resample::bilinear : Resample::bicubic; break;
+    case PixelOp::shear_y: call.value = double(rng.uniform(-.3f, .3f)), call.resample = smooth(); break;
     case PixelOp::translate_x:
-    case PixelOp::translate_y: call.value = double(rng.uniform(-.45f, .45f)) * double(px); break;
-    case PixelOp::rotate: call.value = double(rng.uniform(0, 30)); break;
+    case PixelOp::translate_y:
+      call.value = double(rng.uniform(-.45f, .45f)) * double(px);
+      if (rng.coin(.5f)) call.resample = smooth();
+      break;
+    case PixelOp::rotate:
+      call.value = double(rng.uniform(-30, 30));
+      if (rng.coin(.6f)) call.resample = smooth();
+      break;
     default: break;
   }
   return call;
@@ -265,10 +285,11 @@ AugmentRecord weak_record(Rng& rng, const Problem& p) {
   return r;
 }
 
-AugmentRecord strong_record(Rng& rng, const Problem& p, PixelOp first, PixelOp second) {
+AugmentRecord strong_record(Rng& rng, const Problem& p, std::initializer_list<PixelOp> ops) {
   AugmentRecord r = random_window(rng, p);
   const int64_t px = p.shape.px;
-  r.ops[0] = random_call(rng, first, px), r.ops[1] = random_call(rng, second, px);
+  OpCall* call = r.ops;
+  for (PixelOp op : ops) *call++ = random_call(rng, op, px);
   auto side = int32_t(std::min<int64_t>(16, px / 2));
   r.cutout = {int32_t(rng.below(uint32_t(px - side + 1))), int32_t(rng.below(uint32_t(px - side + 1))), side, side};
   return r;
@@ -281,13 +302,17 @@ Problem random_problem(const AugmentShape& shape, int ops) {
   Problem problem{.shape = shape, .images = blobs(shape, rng), .records = {}};
   for (int i = 0; i < ops; ++i) {
     problem.records.push_back(weak_record(rng, problem));
-    problem.records.push_back(strong_record(rng, problem, PixelOp(i % kOps), PixelOp((i * 7 + 3) % kOps)));
+    problem.records.push_back(strong_record(rng, problem, {PixelOp(i % kOps), PixelOp((i * 7 + 3) % kOps)}));
     problem.records.back().resample = Resample::bilinear;
+    problem.records.push_back(strong_record(
+        rng, problem,
+        {PixelOp(i * 3 % kOps), PixelOp((i * 9 + 4) % kOps), PixelOp((i * 5 + 2) % kOps), PixelOp((i * 11 + 7) % kOps), PixelOp((i * 13 + 5) % kOps)}));
+    static_assert(kViewOps == 5);
   }
   return problem;
 }
 
-// Every operation in both places, and all of it exact.
+// Every operation in every place, and all of it exact.
 std::vector<Checked> check(const AugmentShape& shape, DType type, int64_t channels, Stream stream) {
   const Problem problem = random_problem(shape, kOps);
   const Placed placed(problem, stream.device);
@@ -296,7 +321,7 @@ std::vector<Checked> check(const AugmentShape& shape, DType type, int64_t channe
   for (const AugmentRecord& r : problem.records) {
     const uint8_t* pixels = problem.images.data<uint8_t>() + r.image * h * w * 3;
     Picture p = window(picture(h, w, [&](int y, int x, int c) { return pixels[(y * w + x) * 3 + c]; }), r, px);
-    p = operated(operated(p, r.ops[0]), r.ops[1]);
+    for (const OpCall& call : r.ops) p = operated(p, call);
     const PixelRect& hole = r.cutout;
     for (int y = hole.top; y < hole.top + hole.height; ++y)
       for (int x = hole.left; x < hole.left + hole.width; ++x)
@@ -329,7 +354,7 @@ Work perf(Strength strength, int64_t px, int64_t batch, DType type, int64_t chan
   for (int64_t i = 0; i < batch; ++i) {
     // AutoAugment applies 1.1 operations to a sample on average.
     problem.records.push_back(strength == Strength::weak ? weak_record(rng, problem)
-                                                         : strong_record(rng, problem, PixelOp(i % kOps), PixelOp(i % 8 ? 0 : i / 8 % kOps)));
+                                                         : strong_record(rng, problem, {PixelOp(i % kOps), PixelOp(i % 8 ? 0 : i / 8 % kOps)}));
     const PixelRect& crop = problem.records.back().crop;
     read_bytes += 3.0 * crop.height * crop.width;
   }

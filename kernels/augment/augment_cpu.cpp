@@ -10,7 +10,8 @@
 namespace kd {
 namespace {
 
-constexpr int64_t kMaxSide = 8192;  // source coordinates of a rotated image stay within 16.16 fixed point
+constexpr int64_t kMaxSide = 8192;         // source coordinates of a rotated image stay within 16.16 fixed point
+constexpr int64_t kMaxHostSide = 1 << 24;  // of what is only cut, enlarged and shrunk, by the host
 
 struct Span2 {  // rows or columns [begin, end)
   int64_t begin, end;
@@ -110,19 +111,19 @@ Span2 visible(int64_t n, int64_t start, int64_t size) {
   return {begin, std::clamp<int64_t>(start + size, begin, n)};
 }
 
-// Leaves the window of the resized crop in `out`; `in` is the whole source image, `w` pixels wide.
-void make_window(const uint8_t* in, int64_t w, const PreparedRecord& r, int64_t px_h, int64_t px_w, Workspace& work, RgbImage& out) {
-  set_size(out, px_h, px_w);
+// Leaves the window of the resized crop in `out`, [px_h,px_w,3]; `in` is the whole source image, `w` pixels wide.
+template <class Record>
+void make_window(const uint8_t* in, int64_t w, const Record& r, int64_t px_h, int64_t px_w, Workspace& work, uint8_t* out) {
   Span2 rows = visible(r.resized_height, r.window_top, px_h), columns = visible(r.resized_width, r.window_left, px_w);
   int64_t row_values = columns.size() * 3;
-  if (rows.size() < px_h || columns.size() < px_w) std::fill(out.pixels.begin(), out.pixels.end(), uint8_t(0));
+  if (rows.size() < px_h || columns.size() < px_w) std::fill_n(out, px_h * px_w * 3, uint8_t(0));
   if (rows.size() == 0 || columns.size() == 0) return;
   const ResizeTable* across = r.crop.width == r.resized_width ? nullptr : &work.table(r.crop.width, r.resized_width, r.resample);
   const ResizeTable* down = r.crop.height == r.resized_height ? nullptr : &work.table(r.crop.height, r.resized_height, r.resample);
 
   int64_t left = columns.begin - r.window_left;
   if (r.flip) left = px_w - left - columns.size();
-  auto out_row = [&](int64_t y) { return &out.pixels[size_t(((y - r.window_top) * px_w + left) * 3)]; };
+  auto out_row = [&](int64_t y) { return out + ((y - r.window_top) * px_w + left) * 3; };
   auto horizontal = [&](int64_t y, uint8_t* to) {
     const uint8_t* from = in + ((r.crop.top + y) * w + r.crop.left) * 3;
     if (across)
@@ -226,11 +227,13 @@ void equalize(RgbImage& image) {
 
 // Geometry.
 
-void rotate(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
-  const FixedAffine& m = call.turn;
+void fill_pixel(uint8_t* to, const Rgb& fill) { to[0] = fill.r, to[1] = fill.g, to[2] = fill.b; }
+
+void turn_nearest(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
+  const FixedAffine& m = call.turn_nearest;
   set_size(out, image.h, image.w);
   uint8_t* to = out.pixels.data();
-  const uint8_t filler[3] = {call.fill, call.fill, call.fill};
+  const uint8_t filler[3] = {call.fill.r, call.fill.g, call.fill.b};
   for (int64_t y = 0; y < image.h; ++y) {
     int32_t source_x = m.c + int32_t(y) * m.b, source_y = m.f + int32_t(y) * m.e;
     for (int64_t x = 0; x < image.w; ++x, to += 3, source_x += m.a, source_y += m.d) {
@@ -241,74 +244,94 @@ void rotate(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
   }
 }
 
-void shear(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
-  const bool along_x = call.op == PixelOp::shear_x;
+void turn(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
+  const auto h = int(image.h), w = int(image.w);
+  const pixel::Affine m = pixel::about_centre(call.turn, h, w);
+  set_size(out, image.h, image.w);
+  uint8_t* to = out.pixels.data();
+  for (int y = 0; y < h; ++y)
+    for (int x = 0; x < w; ++x, to += 3) {
+      const double from_x = m.x(x + 0.5, y + 0.5), from_y = m.y(x + 0.5, y + 0.5);
+      if (from_x < 0 || from_x >= w || from_y < 0 || from_y >= h) {
+        fill_pixel(to, call.fill);
+        continue;
+      }
+      const pixel::Between across(from_x), down(from_y);
+      for (int c = 0; c < 3; ++c) {
+        const pixel::Plane plane{image.pixels.data() + c, h, w};
+        to[c] = call.resample == Resample::bicubic ? pixel::cubic_at(plane, across, down) : pixel::linear_at(plane, across, down);
+      }
+    }
+}
+
+// Shears, and translations between pixels.
+void slide(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
+  const bool along_x = call.op == PixelOp::shear_x || call.op == PixelOp::translate_x;
   const auto h = int(image.h), w = int(image.w), n = along_x ? w : h;
   set_size(out, image.h, image.w);
   uint8_t* to = out.pixels.data();
   for (int y = 0; y < h; ++y)
     for (int x = 0; x < w; ++x, to += 3) {
-      double from = along_x ? pixel::sheared_position(x, y, call.slope) : pixel::sheared_position(y, x, call.slope);
+      double from = along_x ? pixel::mapped_position(x, y, call.line) : pixel::mapped_position(y, x, call.line);
       if (from < 0 || from >= n) {
-        std::fill_n(to, 3, call.fill);
+        fill_pixel(to, call.fill);
         continue;
       }
       const uint8_t* line = image.pixels.data() + int64_t(along_x ? y * w : x) * 3;
+      const pixel::Between between(from);
       for (int c = 0; c < 3; ++c) {
         pixel::Line values{line + c, n, along_x ? 3 : 3 * w};
-        to[c] = call.resample == Resample::bicubic ? pixel::sample_cubic(values, from) : pixel::sample_linear(values, from);
+        to[c] = pixel::truncated(call.resample == Resample::bicubic ? pixel::cubic_at(values, between) : pixel::linear_at(values, between));
       }
     }
 }
 
-void translate(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
+void shift_nearest(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
   set_size(out, image.h, image.w);
   const int64_t n = image.w * 3;
   const bool along_x = call.op == PixelOp::translate_x;
   auto source = [&](int64_t i, int64_t size) {  // -1: outside
-    int64_t from = i + call.shift + (i >= call.carry);
+    int64_t from = i + call.shift.by + (i >= call.shift.carry);
     return from < size ? std::max<int64_t>(from, -1) : -1;
   };
   for (int64_t y = 0; y < image.h; ++y) {
     const int64_t row = along_x ? y : source(y, image.h);
     uint8_t* to = &out.pixels[size_t(y * n)];
-    if (row < 0)
-      std::fill_n(to, n, call.fill);
-    else if (!along_x)
+    if (row >= 0 && !along_x) {
       std::memcpy(to, &image.pixels[size_t(row * n)], size_t(n));
-    else
-      for (int64_t x = 0; x < image.w; ++x, to += 3)
-        if (int64_t from = source(x, image.w); from < 0)
-          std::fill_n(to, 3, call.fill);
-        else
-          copy_pixel(to, &image.pixels[size_t(row * n + from * 3)]);
+      continue;
+    }
+    for (int64_t x = 0; x < image.w; ++x, to += 3)
+      if (int64_t from = row < 0 || !along_x ? -1 : source(x, image.w); from < 0)
+        fill_pixel(to, call.fill);
+      else
+        copy_pixel(to, &image.pixels[size_t(row * n + from * 3)]);
   }
 }
 
 // The result is in `image`; `work.spare` holds whatever was left over.
 void apply(RgbImage& image, const PreparedOp& call, Workspace& work) {
-  const float factor = call.factor;
-  const int level = call.level;
+  const bool nearest = call.resample == Resample::nearest;
   switch (call.op) {
     case PixelOp::none: return;
-    case PixelOp::brightness: return look_up(image, same_for_all([&](int v) { return pixel::blend(0, v, factor); }));
+    case PixelOp::brightness: return look_up(image, same_for_all([&](int v) { return pixel::blend(0, v, call.factor); }));
     case PixelOp::contrast: {
       int grey = mean_luma(image);
-      return look_up(image, same_for_all([&](int v) { return pixel::blend(grey, v, factor); }));
+      return look_up(image, same_for_all([&](int v) { return pixel::blend(grey, v, call.factor); }));
     }
-    case PixelOp::color: return color(image, factor);
+    case PixelOp::color: return color(image, call.factor);
     case PixelOp::autocontrast: return autocontrast(image);
     case PixelOp::equalize: return equalize(image);
     case PixelOp::invert: return look_up(image, same_for_all([](int v) { return uint8_t(255 - v); }));
-    case PixelOp::solarize: return look_up(image, same_for_all([&](int v) { return pixel::solarize(v, level); }));
-    case PixelOp::solarize_add: return look_up(image, same_for_all([&](int v) { return pixel::solarize_add(v, level); }));
-    case PixelOp::posterize: return look_up(image, same_for_all([&](int v) { return pixel::posterize(v, level); }));
-    case PixelOp::sharpness: sharpness(image, factor, work, work.spare); break;
+    case PixelOp::solarize: return look_up(image, same_for_all([&](int v) { return pixel::solarize(v, call.level); }));
+    case PixelOp::solarize_add: return look_up(image, same_for_all([&](int v) { return pixel::solarize_add(v, call.level); }));
+    case PixelOp::posterize: return look_up(image, same_for_all([&](int v) { return pixel::posterize(v, call.level); }));
+    case PixelOp::sharpness: sharpness(image, call.factor, work, work.spare); break;
     case PixelOp::shear_x:
-    case PixelOp::shear_y: shear(image, call, work.spare); break;
+    case PixelOp::shear_y: slide(image, call, work.spare); break;
     case PixelOp::translate_x:
-    case PixelOp::translate_y: translate(image, call, work.spare); break;
-    case PixelOp::rotate: rotate(image, call, work.spare); break;
+    case PixelOp::translate_y: (nearest ? shift_nearest : slide)(image, call, work.spare); break;
+    case PixelOp::rotate: (nearest ? turn_nearest : turn)(image, call, work.spare); break;
   }
   std::swap(image, work.spare);
 }
@@ -323,27 +346,39 @@ bool inside(const PixelRect& r, int64_t h, int64_t w) {
   return r.top >= 0 && r.left >= 0 && r.height >= 0 && r.width >= 0 && r.top + int64_t(r.height) <= h && r.left + int64_t(r.width) <= w;
 }
 
-// Pillow's: the matrix about the centre, its sine and cosine rounded to 15 decimals, then each coefficient to 1/65536, the pixel centre's half step included.
-FixedAffine rotation(double degrees, int64_t h, int64_t w) {
+// Pillow's: sine and cosine are rounded to 15 decimals.
+Turn turn_by(double degrees) {
   auto decimals = [](double v) { return std::rint(v * 1e15) / 1e15; };
+  double angle = -(degrees - 360 * std::floor(degrees / 360)) * (3.14159265358979323846 / 180);
+  return {.cosine = decimals(std::cos(angle)), .sine = decimals(std::sin(angle))};
+}
+
+// Each coefficient to 1/65536, the pixel centre's half step included.
+FixedAffine fixed_point(const pixel::Affine& m) {
   auto fixed = [](double v) { return int32_t(std::floor(v * 65536.0 + 0.5)); };
-  double angle = -(degrees - 360 * std::floor(degrees / 360)) * (3.14159265358979323846 / 180), center_x = double(w) / 2.0, center_y = double(h) / 2.0;
-  double cosine = decimals(std::cos(angle)), sine = decimals(std::sin(angle));
-  double c = cosine * -center_x + sine * -center_y + center_x, f = -sine * -center_x + cosine * -center_y + center_y;
-  return {fixed(cosine), fixed(sine), fixed(c + cosine * 0.5 + sine * 0.5), fixed(-sine), fixed(cosine), fixed(f + -sine * 0.5 + cosine * 0.5)};
+  return {fixed(m.a), fixed(m.b), fixed(m.c + m.a * 0.5 + m.b * 0.5), fixed(m.d), fixed(m.e), fixed(m.f + m.d * 0.5 + m.e * 0.5)};
 }
 
 // Pillow starts at by + 1/2 and adds 1.0 step by step. A sum that gets rounded becomes whole, so its integer part is one ahead from there on, for good.
-void set_translation(double by, int64_t n, PreparedOp& p) {
+PixelShift translation(double by, int64_t n) {
   double position = std::clamp(by, double(-n - 1), double(n + 1)) + 0.5;
-  p.shift = int32_t(std::floor(position));
-  for (p.carry = 0; p.carry < n && std::floor(position) == p.carry + p.shift; ++p.carry) position += 1.0;
+  PixelShift shift{.by = int32_t(std::floor(position)), .carry = 0};
+  for (; shift.carry < n && std::floor(position) == shift.carry + shift.by; ++shift.carry) position += 1.0;
+  return shift;
 }
 
 PreparedOp prepare(const OpCall& call, int64_t h, int64_t w) {
-  PreparedOp p{.op = call.op, .resample = call.resample, .fill = call.fill};
+  PreparedOp p;
+  p.op = call.op, p.resample = call.resample, p.fill = call.fill;
   const double value = call.value;
   KD_CHECK(std::isfinite(value), "{} by {}", to_string(call.op), value);
+  const bool nearest = call.resample == Resample::nearest;
+  auto translate = [&](int64_t n) {
+    if (nearest)
+      p.shift = translation(value, n);
+    else
+      p.line = {.slope = 0, .offset = value};
+  };
   switch (call.op) {
     case PixelOp::none:
     case PixelOp::autocontrast:
@@ -364,12 +399,17 @@ PreparedOp prepare(const OpCall& call, int64_t h, int64_t w) {
       break;
     case PixelOp::shear_x:
     case PixelOp::shear_y:
-      KD_CHECK(call.resample != Resample::nearest, "{}: bilinear or bicubic, not nearest", to_string(call.op));
-      p.slope = value;
+      KD_CHECK(!nearest, "{}: bilinear or bicubic, not nearest", to_string(call.op));
+      p.line = {.slope = value, .offset = 0};
       break;
-    case PixelOp::translate_x: set_translation(value, w, p); break;
-    case PixelOp::translate_y: set_translation(value, h, p); break;
-    case PixelOp::rotate: p.turn = rotation(value, h, w); break;
+    case PixelOp::translate_x: translate(w); break;
+    case PixelOp::translate_y: translate(h); break;
+    case PixelOp::rotate:
+      if (nearest)
+        p.turn_nearest = fixed_point(pixel::about_centre(turn_by(value), int(h), int(w)));
+      else
+        p.turn = turn_by(value);
+      break;
   }
   return p;
 }
@@ -379,30 +419,47 @@ void check_shape(const AugmentShape& s) {
   KD_CHECK(fits(s.h) && fits(s.w) && fits(s.px), "augment: images of {}x{} to a view of side {}, sides 1..{} expected", s.h, s.w, s.px, kMaxSide);
 }
 
+// Crop, resize and window of a record.
+void check_window(const AugmentRecord& r, int64_t h, int64_t w, int64_t most) {
+  KD_CHECK(inside(r.crop, h, w) && r.crop.height > 0 && r.crop.width > 0, "augment: crop of {}x{} at ({}, {}) in images of {}x{}", r.crop.height, r.crop.width,
+           r.crop.top, r.crop.left, h, w);
+  KD_CHECK(r.resized_height > 0 && r.resized_width > 0 && r.resized_height <= most && r.resized_width <= most, "augment: resize to {}x{}", r.resized_height,
+           r.resized_width);
+  KD_CHECK(r.resample != Resample::nearest, "augment: bilinear or bicubic resize, not nearest");
+  KD_CHECK(std::abs(int64_t(r.window_top)) <= most && std::abs(int64_t(r.window_left)) <= most, "augment: window at ({}, {})", r.window_top, r.window_left);
+}
+
 }  // namespace
 
 PreparedRecord prepare(const AugmentRecord& r, const AugmentShape& s) {
   check_shape(s);
   KD_CHECK(r.image >= 0 && r.image < s.n, "augment: image {} of {}", r.image, s.n);
-  KD_CHECK(inside(r.crop, s.h, s.w) && r.crop.height > 0 && r.crop.width > 0, "augment: crop of {}x{} at ({}, {}) in images of {}x{}", r.crop.height,
-           r.crop.width, r.crop.top, r.crop.left, s.h, s.w);
-  KD_CHECK(r.resized_height > 0 && r.resized_width > 0 && r.resized_height <= kMaxSide && r.resized_width <= kMaxSide, "augment: resize to {}x{}",
-           r.resized_height, r.resized_width);
-  KD_CHECK(r.resample != Resample::nearest, "augment: bilinear or bicubic resize, not nearest");
-  KD_CHECK(std::abs(int64_t(r.window_top)) <= kMaxSide && std::abs(int64_t(r.window_left)) <= kMaxSide, "augment: window at ({}, {})", r.window_top,
-           r.window_left);
+  check_window(r, s.h, s.w, kMaxSide);
   KD_CHECK(inside(r.cutout, s.px, s.px), "augment: cutout of {}x{} at ({}, {}) in a view of side {}", r.cutout.height, r.cutout.width, r.cutout.top,
            r.cutout.left, s.px);
-  return {.image = r.image,
-          .crop = r.crop,
-          .resized_height = r.resized_height,
-          .resized_width = r.resized_width,
-          .resample = r.resample,
-          .window_top = r.window_top,
-          .window_left = r.window_left,
-          .flip = r.flip,
-          .ops = {prepare(r.ops[0], s.px, s.px), prepare(r.ops[1], s.px, s.px)},
-          .cutout = r.cutout};
+  PreparedRecord p{.image = r.image,
+                   .crop = r.crop,
+                   .resized_height = r.resized_height,
+                   .resized_width = r.resized_width,
+                   .resample = r.resample,
+                   .window_top = r.window_top,
+                   .window_left = r.window_left,
+                   .flip = r.flip,
+                   .cutout = r.cutout};
+  for (int k = 0; k < kViewOps; ++k) p.ops[k] = prepare(r.ops[k], s.px, s.px);
+  return p;
+}
+
+void make_window(const uint8_t* image, int64_t h, int64_t w, const AugmentRecord& r, int64_t px, uint8_t* window) {
+  check_window(r, h, w, kMaxHostSide);
+  make_window(image, w, r, px, px, workspace(), window);
+}
+
+AugmentRecord whole_window(const AugmentRecord& r, int64_t image, int64_t px) {
+  const auto side = int32_t(px);
+  AugmentRecord whole{.image = image, .crop = {0, 0, side, side}, .resized_height = side, .resized_width = side, .cutout = r.cutout};
+  std::copy_n(r.ops, kViewOps, whole.ops);
+  return whole;
 }
 
 void check_args(const AugmentRecordsArgs& args) {
@@ -429,8 +486,9 @@ RgbImage crop_resize(const RgbImage& image, const PixelRect& crop, int64_t heigh
   KD_CHECK(inside(crop, image.h, image.w) && crop.height > 0 && crop.width > 0, "crop of {}x{} at ({}, {}) in an image of {}x{}", crop.height, crop.width,
            crop.top, crop.left, image.h, image.w);
   RgbImage out;
-  PreparedRecord record{.crop = crop, .resized_height = int32_t(height), .resized_width = int32_t(width), .resample = resample};
-  make_window(image.pixels.data(), image.w, record, height, width, workspace(), out);
+  set_size(out, height, width);
+  AugmentRecord record{.crop = crop, .resized_height = int32_t(height), .resized_width = int32_t(width), .resample = resample};
+  make_window(image.pixels.data(), image.w, record, height, width, workspace(), out.pixels.data());
   return out;
 }
 
@@ -444,7 +502,8 @@ void augment_records(Stream, const AugmentRecordsArgs& args) {
     parallel_for(args.batch, [&](int64_t i) {
       const PreparedRecord& record = args.records[i];
       Workspace& work = workspace();
-      make_window(args.images + record.image * shape.h * shape.w * 3, shape.w, record, shape.px, shape.px, work, work.image);
+      set_size(work.image, shape.px, shape.px);
+      make_window(args.images + record.image * shape.h * shape.w * 3, shape.w, record, shape.px, shape.px, work, work.image.pixels.data());
       for (const PreparedOp& call : record.ops) apply(work.image, call, work);
       cut_out(work.image, record.cutout);
       write(i, work.image.pixels.data());

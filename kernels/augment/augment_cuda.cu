@@ -7,7 +7,7 @@
 //           at 32 px all are shared (15 KB a block); at 224 px taps and view are (158 KB), and the spare image (150 KB) stays in L2.
 //   bits    the pixels' arithmetic is augment_pixel.h's, the same source as the CPU's and free of a*b + c (no fma in the PTX, whatever -fmad says);
 //           sums are integers, so the order of threads cannot matter.
-//   moves   what augment.h says + the records (176 bytes each)
+//   moves   what augment.h says + the records (224 bytes each)
 //   cost    [P] on an H200, counting accesses to shared memory, one warp's a clock and SM: 19 a pixel for the vertical resize, 6 to 8 for each later pass.
 //           224 px: 35 us per view and SM, so b128 35-40 us and b256 70-80 us (24 us of it would be the floor: 103 MB of 4-channel bf16).
 //           32 px: latency, about 10 us for b512.
@@ -58,6 +58,7 @@ struct alignas(16) Tables {
   unsigned counts[3][256];  // histogram
   uint8_t remapped[3][256];
   unsigned long long luma_sum;
+  pixel::Affine turn;  // of a rotation between pixels
 };
 
 // ---------------------------------------------------------------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ __device__ void map_values(uint8_t* image, int n, F&& f) {
   }
 }
 
-__device__ void fill_pixel(uint8_t* to, uint8_t value) { to[0] = to[1] = to[2] = value; }
+__device__ void fill_pixel(uint8_t* to, const Rgb& fill) { to[0] = fill.r, to[1] = fill.g, to[2] = fill.b; }
 __device__ void copy_pixel(uint8_t* to, const uint8_t* from) { to[0] = from[0], to[1] = from[1], to[2] = from[2]; }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ __device__ void make_window(const Params& params, const PreparedRecord& r, uint8
     uint8_t* to = view + (y * px + x) * 3;
     const int from_y = y + top, from_x = (flip ? px - 1 - x : x) + left;
     if (from_y < 0 || from_y >= down.size || from_x < 0 || from_x >= across.size)
-      fill_pixel(to, 0);
+      fill_pixel(to, Rgb{});
     else
       weighted_pixel(down, from_y, rows + (down.first[from_y] - first_row) * row_bytes + from_x * 3, row_bytes, to);
   });
@@ -257,23 +258,25 @@ __device__ void sharpen(const uint8_t* in, int px, float factor, uint8_t* out) {
   });
 }
 
-__device__ void shear(const uint8_t* in, int px, const PreparedOp call, uint8_t* out) {
-  const bool along_x = call.op == PixelOp::shear_x, cubic = call.resample == Resample::bicubic;
-  const double slope = call.slope;
+// Shears, and translations between pixels.
+__device__ void slide(const uint8_t* in, int px, const PreparedOp call, uint8_t* out) {
+  const bool along_x = call.op == PixelOp::shear_x || call.op == PixelOp::translate_x, cubic = call.resample == Resample::bicubic;
+  const LineMap map = call.line;
   for_each_pixel(px, px, [&](int y, int x) {
     uint8_t* to = out + (y * px + x) * 3;
-    const double from = along_x ? pixel::sheared_position(x, y, slope) : pixel::sheared_position(y, x, slope);
+    const double from = along_x ? pixel::mapped_position(x, y, map) : pixel::mapped_position(y, x, map);
     if (from < 0 || from >= px) return fill_pixel(to, call.fill);
+    const pixel::Between between(from);
     for (int c = 0; c < 3; ++c) {
       const pixel::Line line{in + (along_x ? y * px : x) * 3 + c, px, along_x ? 3 : 3 * px};
-      to[c] = cubic ? pixel::sample_cubic(line, from) : pixel::sample_linear(line, from);
+      to[c] = pixel::truncated(cubic ? pixel::cubic_at(line, between) : pixel::linear_at(line, between));
     }
   });
 }
 
-__device__ void translate(const uint8_t* in, int px, const PreparedOp call, uint8_t* out) {
+__device__ void shift_nearest(const uint8_t* in, int px, const PreparedOp call, uint8_t* out) {
   const bool along_x = call.op == PixelOp::translate_x;
-  const int shift = call.shift, carry = call.carry;
+  const int shift = call.shift.by, carry = call.shift.carry;
   for_each_pixel(px, px, [&](int y, int x) {
     const int i = along_x ? x : y, from = i + shift + (i >= carry);
     uint8_t* to = out + (y * px + x) * 3;
@@ -282,8 +285,27 @@ __device__ void translate(const uint8_t* in, int px, const PreparedOp call, uint
   });
 }
 
-__device__ void rotate(const uint8_t* in, int px, const PreparedOp call, uint8_t* out) {
-  const FixedAffine& m = call.turn;
+// Its numbers stay in memory: with them in registers a thread needs more than the 64 that a block of 1024 leaves it.
+__device__ void turn(const uint8_t* in, int px, const PreparedOp& call, Tables& tables, uint8_t* out) {
+  if (threadIdx.x == 0) tables.turn = pixel::about_centre(call.turn, px, px);
+  __syncthreads();
+  const pixel::Affine& m = tables.turn;
+  for_each_pixel(px, px, [&](int y, int x) {
+    uint8_t* to = out + (y * px + x) * 3;
+    const double from_x = m.x(x + 0.5, y + 0.5), from_y = m.y(x + 0.5, y + 0.5);
+    if (from_x < 0 || from_x >= px || from_y < 0 || from_y >= px) return fill_pixel(to, call.fill);
+    const pixel::Between across(from_x), down(from_y);
+    const bool cubic = call.resample == Resample::bicubic;
+#pragma unroll 1
+    for (int c = 0; c < 3; ++c) {
+      const pixel::Plane plane{in + c, px, px};
+      to[c] = cubic ? pixel::cubic_at(plane, across, down) : pixel::linear_at(plane, across, down);
+    }
+  });
+}
+
+__device__ void turn_nearest(const uint8_t* in, int px, const PreparedOp call, uint8_t* out) {
+  const FixedAffine& m = call.turn_nearest;
   for_each_pixel(px, px, [&](int y, int x) {
     const int from_x = (m.c + m.b * y + m.a * x) >> 16, from_y = (m.f + m.e * y + m.d * x) >> 16;
     uint8_t* to = out + (y * px + x) * 3;
@@ -298,24 +320,26 @@ __device__ void rotate(const uint8_t* in, int px, const PreparedOp call, uint8_t
 
 // The result is in `view`, which may have changed places with `spare`. Every thread of the block is in the same case.
 __device__ void apply(const PreparedOp& call, int px, Tables& tables, uint8_t*& view, uint8_t*& spare) {
-  const int pixels = px * px, values = 3 * pixels, level = call.level;
-  const float factor = call.factor;
+  const int pixels = px * px, values = 3 * pixels;
+  const bool nearest = call.resample == Resample::nearest;
   bool moved = false;
   switch (call.op) {
     case PixelOp::none: return;
-    case PixelOp::brightness: map_values(view, values, [&](int v) { return pixel::blend(0, v, factor); }); break;
+    case PixelOp::brightness: map_values(view, values, [factor = call.factor](int v) { return pixel::blend(0, v, factor); }); break;
     case PixelOp::contrast: {
       const int grey = mean_luma(view, pixels, tables);
-      map_values(view, values, [&](int v) { return pixel::blend(grey, v, factor); });
+      map_values(view, values, [grey, factor = call.factor](int v) { return pixel::blend(grey, v, factor); });
       break;
     }
-    case PixelOp::color:
+    case PixelOp::color: {
+      const float factor = call.factor;
       for (int i = int(threadIdx.x); i < pixels; i += int(blockDim.x)) {
         uint8_t* p = view + 3 * i;
         const int grey = pixel::luma(p[0], p[1], p[2]);
         for (int c = 0; c < 3; ++c) p[c] = pixel::blend(grey, p[c], factor);
       }
       break;
+    }
     case PixelOp::autocontrast:
     case PixelOp::equalize:
       count_values(view, pixels, tables);
@@ -324,15 +348,15 @@ __device__ void apply(const PreparedOp& call, int px, Tables& tables, uint8_t*& 
         for (int c = 0; c < 3; ++c) view[3 * i + c] = tables.remapped[c][view[3 * i + c]];
       break;
     case PixelOp::invert: map_values(view, values, [](int v) { return uint8_t(255 - v); }); break;
-    case PixelOp::solarize: map_values(view, values, [&](int v) { return pixel::solarize(v, level); }); break;
-    case PixelOp::solarize_add: map_values(view, values, [&](int v) { return pixel::solarize_add(v, level); }); break;
-    case PixelOp::posterize: map_values(view, values, [&](int v) { return pixel::posterize(v, level); }); break;
-    case PixelOp::sharpness: sharpen(view, px, factor, spare), moved = true; break;
+    case PixelOp::solarize: map_values(view, values, [level = call.level](int v) { return pixel::solarize(v, level); }); break;
+    case PixelOp::solarize_add: map_values(view, values, [level = call.level](int v) { return pixel::solarize_add(v, level); }); break;
+    case PixelOp::posterize: map_values(view, values, [level = call.level](int v) { return pixel::posterize(v, level); }); break;
+    case PixelOp::sharpness: sharpen(view, px, call.factor, spare), moved = true; break;
     case PixelOp::shear_x:
-    case PixelOp::shear_y: shear(view, px, call, spare), moved = true; break;
+    case PixelOp::shear_y: slide(view, px, call, spare), moved = true; break;
     case PixelOp::translate_x:
-    case PixelOp::translate_y: translate(view, px, call, spare), moved = true; break;
-    case PixelOp::rotate: rotate(view, px, call, spare), moved = true; break;
+    case PixelOp::translate_y: nearest ? shift_nearest(view, px, call, spare) : slide(view, px, call, spare), moved = true; break;
+    case PixelOp::rotate: nearest ? turn_nearest(view, px, call, spare) : turn(view, px, call, tables, spare), moved = true; break;
   }
   __syncthreads();
   if (moved) {
@@ -373,7 +397,7 @@ __device__ void write_view(const uint8_t* view, const Params& params, const Pixe
     default:
       for_each_pixel(px, px, [&](int y, int x) {
         uint8_t* to = static_cast<uint8_t*>(params.out) + at + (y * px + x) * 3;
-        if (is_cut_out(hole, y, x)) return fill_pixel(to, 0);
+        if (is_cut_out(hole, y, x)) return fill_pixel(to, Rgb{});
         copy_pixel(to, view + (y * px + x) * 3);
       });
   }
@@ -390,7 +414,8 @@ __global__ void __launch_bounds__(kMaxThreads) augment_records_kernel(Params par
     const PreparedRecord& record = params.records[i];
     uint8_t *view = memory_of(params.layout.view), *spare = memory_of(params.layout.spare);
     make_window(params, record, memory_of(params.layout.taps), view, spare);
-    for (int k = 0; k < 2; ++k) apply(record.ops[k], params.px, tables, view, spare);
+#pragma unroll 1
+    for (int k = 0; k < kViewOps; ++k) apply(record.ops[k], params.px, tables, view, spare);
     write_view(view, params, record.cutout, tables, i);
     __syncthreads();  // before the next view overwrites this one
   }

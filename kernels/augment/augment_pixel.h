@@ -87,8 +87,22 @@ KD_HOST_DEVICE inline ResizeTaps resize_taps(int i, int n_in, int n_out, bool cu
 // A normalised value; see augment.h.
 KD_HOST_DEVICE inline float normalised(int v, float mean, float std) { return (float(v) / 255.f - mean) / std; }
 
-// Shears: output i of a line comes from the continuous position i + 1/2 + slope * (number of the line + 1/2) of the same line. Pillow samples in two
-// dimensions, but the other axis stays where it is, and at offset 0 both of its samplings are the pixel itself, exactly.
+// Between pixels. Position p lies in pixel floor(p), whose centre is at floor(p) + 1/2. Positions must be inside the image; neighbours are clamped to its
+// border.
+
+struct Between {  // what a position falls between: pixels i and i + 1, at t from 0 to 1
+  int i;
+  double t;
+  KD_HOST_DEVICE explicit Between(double position) {
+    const double left = floor(position - 0.5);
+    i = int(left), t = position - 0.5 - left;
+  }
+};
+KD_HOST_DEVICE inline double linear(double v1, double v2, double t) { return v1 + times(v2 - v1, t); }
+KD_HOST_DEVICE inline double cubic(double v1, double v2, double v3, double v4, double t) {  // Keys' with a = -1 (not the resize's -1/2)
+  return v2 + times(t, -v1 + v3 + times(t, (v1 - v2) + (v1 - v2) + v3 - v4 + times(t, -v1 + v2 - v3 + v4)));
+}
+KD_HOST_DEVICE inline uint8_t truncated(double v) { return uint8_t(v <= 0 ? 0 : v >= 255 ? 255 : int(v)); }
 
 struct Line {  // one channel of a row or column of an image
   const uint8_t* values;
@@ -96,20 +110,40 @@ struct Line {  // one channel of a row or column of an image
   KD_HOST_DEVICE int at(int i) const { return values[(i < 0 ? 0 : i < n ? i : n - 1) * stride]; }  // clamped to the border
 };
 
-KD_HOST_DEVICE inline double sheared_position(int i, int line, double slope) { return (i + 0.5) + times(slope, line + 0.5); }
+KD_HOST_DEVICE inline double linear_at(const Line& s, const Between& x) { return linear(s.at(x.i), s.at(x.i + 1), x.t); }
+KD_HOST_DEVICE inline double cubic_at(const Line& s, const Between& x) { return cubic(s.at(x.i - 1), s.at(x.i), s.at(x.i + 1), s.at(x.i + 2), x.t); }
 
-// Between the neighbours; the line must hold the position: 0 <= position < n.
-KD_HOST_DEVICE inline uint8_t sample_linear(const Line& s, double position) {
-  double left = floor(position - 0.5), t = position - 0.5 - left;
-  int i = int(left), v1 = s.at(i);
-  return uint8_t(int(v1 + times(s.at(i + 1) - v1, t)));
+// Shears and translations. Pillow samples in two dimensions, but the other axis stays where it is, and at t = 0 both of its samplings are the pixel
+// itself, exactly.
+KD_HOST_DEVICE inline double mapped_position(int i, int line, const LineMap& map) { return (i + 0.5) + times(map.slope, line + 0.5) + map.offset; }
+
+// Rotations: Pillow's matrix from an output position to where it comes from.
+struct Affine {
+  double a, b, c, d, e, f;
+  KD_HOST_DEVICE double x(double to_x, double to_y) const { return times(a, to_x) + times(b, to_y) + c; }
+  KD_HOST_DEVICE double y(double to_x, double to_y) const { return times(d, to_x) + times(e, to_y) + f; }
+};
+KD_HOST_DEVICE inline Affine about_centre(const Turn& turn, int h, int w) {
+  const double x = w / 2.0, y = h / 2.0, cosine = turn.cosine, sine = turn.sine;
+  return {cosine, sine, times(cosine, -x) + times(sine, -y) + x, -sine, cosine, times(-sine, -x) + times(cosine, -y) + y};
 }
-// Keys' cubic with a = -1 (not the resize's -1/2), clipped.
-KD_HOST_DEVICE inline uint8_t sample_cubic(const Line& s, double position) {
-  double left = floor(position - 0.5), t = position - 0.5 - left;
-  int i = int(left), v1 = s.at(i - 1), v2 = s.at(i), v3 = s.at(i + 1), v4 = s.at(i + 2);
-  double v = v2 + times(t, -v1 + v3 + times(t, 2 * (v1 - v2) + v3 - v4 + times(t, -v1 + v2 - v3 + v4)));
-  return uint8_t(v <= 0 ? 0 : v >= 255 ? 255 : int(v));
+
+struct Plane {  // one channel of an image of interleaved RGB
+  const uint8_t* values;
+  int h, w;
+  KD_HOST_DEVICE Line row(int y) const { return {values + (y < 0 ? 0 : y < h ? y : h - 1) * w * 3, w, 3}; }
+};
+// First along the rows, then between them.
+KD_HOST_DEVICE inline uint8_t linear_at(const Plane& p, const Between& x, const Between& y) {
+  return truncated(linear(linear_at(p.row(y.i), x), linear_at(p.row(y.i + 1), x), y.t));
+}
+KD_HOST_DEVICE inline uint8_t cubic_at(const Plane& p, const Between& x, const Between& y) {
+  double v1 = 0, v2 = 0, v3 = 0, v4 = 0;
+#if defined(__CUDA_ARCH__)
+#pragma unroll 1  // four rows at once need more registers than a block of 1024 threads has
+#endif
+  for (int row = y.i - 1; row <= y.i + 2; ++row) v1 = v2, v2 = v3, v3 = v4, v4 = cubic_at(p.row(row), x);
+  return truncated(cubic(v1, v2, v3, v4, y.t));
 }
 
 }  // namespace kd::pixel

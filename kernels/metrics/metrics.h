@@ -9,8 +9,8 @@
 //   energy_map     map[n,y,x] = 1/K sum_k F[n,y,x,k]^2                      (attention transfer: Zagoruyko & Komodakis 2017, arXiv 1612.03928)
 //   upsample       bilinear with half-pixel centres: source = max(0, (target + 1/2) in/out - 1/2), upper neighbour clamped to the edge;
 //                  unit scale: (M - min M) / (max M - min M + 1e-8) per image
-//   mask_counts    mask = unit-scaled upsampled map > threshold; pixels in every mask, in any mask, in each; no full-size map is kept.
-//                  The same counts on every backend
+//   mask_counts    mask = unit-scaled upsampled map > threshold; pixels in every mask, in any mask, in each, for each of several thresholds; maps are
+//                  upsampled once for all of them, no full-size map is kept. The same counts on every backend
 // shapes  logits f32 [N,C]   features f32 [N,h,w,K]   weight f32 [C,K], bias f32 [C], alpha f32 [N,C]   map f32 [N,h,w]   truth u8 [N,px,px]
 // moves   logits once, features once; on the CPU one image's full-size map per thread. exp and ln bound the logit kernels, memory the maps
 // sums    double, in an order that does not depend on the number of threads
@@ -81,7 +81,7 @@ struct MetricsUpsampleArgs {
 };
 void metrics_upsample(Stream, const MetricsUpsampleArgs&);
 
-constexpr int kMaxMasks = 4;
+constexpr int kMaxMasks = 4, kMaxThresholds = 8;
 struct MaskCounts {  // pixels of one image
   int64_t all, any;  // in every mask; in at least one. Both -1 when a map holds NaN or infinity
   int64_t area[kMaxMasks];
@@ -94,9 +94,10 @@ struct MetricsMaskArgs {
   Map maps[kMaxMasks];
   int models;
   const uint8_t* truth = nullptr;  // [N,px,px], non-zero inside; counts as one more mask, after the models
-  MaskCounts* out;                 // [N]
+  MaskCounts* out;                 // [N,cuts]
   int64_t n, px;
-  double threshold;
+  double thresholds[kMaxThresholds];
+  int cuts;  // how many of them are used
 };
 void metrics_mask_counts(Stream, const MetricsMaskArgs&);
 

@@ -209,9 +209,10 @@ Tensor truth_masks(int64_t n, int64_t px) {
   return t;
 }
 
-std::vector<MaskCounts> count_masks(const std::vector<Tensor>& maps, const Tensor& truth, int64_t px, double threshold, Stream stream) {
+// [N,thresholds]
+std::vector<MaskCounts> count_masks(const std::vector<Tensor>& maps, const Tensor& truth, int64_t px, const std::vector<double>& thresholds, Stream stream) {
   const int64_t n = maps[0].dim(0);
-  const Results<MaskCounts> counts(n, stream);
+  const Results<MaskCounts> counts(n * int64_t(thresholds.size()), stream);
   std::vector<Tensor> there;
   for (const Tensor& map : maps) there.push_back(map.to(stream.device));
   const Tensor there_truth = truth.to(stream.device);
@@ -221,7 +222,9 @@ std::vector<MaskCounts> count_masks(const std::vector<Tensor>& maps, const Tenso
                        .out = counts.data(),
                        .n = n,
                        .px = px,
-                       .threshold = threshold};
+                       .thresholds = {},
+                       .cuts = int(thresholds.size())};
+  std::copy(thresholds.begin(), thresholds.end(), args.thresholds);
   for (size_t m = 0; m < maps.size(); ++m) args.maps[m] = {there[m].data<float>(), maps[m].dim(1), maps[m].dim(2)};
   metrics_mask_counts(stream, args);
   return counts.read();
@@ -234,7 +237,9 @@ std::vector<Checked> check_masks(const MaskProblem& p, Stream stream) {
     maps.push_back(random_tensor({p.n, side, side}, DType::f32, uint32_t(10 + m), -3.f, 5.f));
   }
   const Tensor truth = truth_masks(p.n, p.px);
-  const auto got = count_masks(maps, p.truth ? truth : Tensor(), p.px, 0.4, stream);
+  // One, or all that a call can take, in no order.
+  const std::vector<double> thresholds = p.n % 2 ? std::vector<double>{0.4} : std::vector<double>{0.4, 0.2, 0.7, 0.3, 0.5, 0.6, 0.9, 0.1};
+  const auto got = count_masks(maps, p.truth ? truth : Tensor(), p.px, thresholds, stream);
   const Tensor first_map = maps[0].to(stream.device), raw = Tensor::empty({p.n, p.px, p.px}, DType::f32, stream.device), unit = raw.clone();
   for (auto [scale, out] : {std::pair{MapScale::raw, raw}, {MapScale::unit, unit}})
     metrics_upsample(stream, {.map = first_map.data<float>(), .out = out.data<float>(), .n = p.n, .h = p.side_a, .w = p.side_a, .px = p.px, .scale = scale});
@@ -242,27 +247,31 @@ std::vector<Checked> check_masks(const MaskProblem& p, Stream stream) {
   Checked all{"all", {}, {}, 0}, any{"any", {}, {}, 0}, area{"area", {}, {}, 0}, up{"upsampled", to_doubles(raw), {}, kFloat},
       scaled{"unit", to_doubles(unit), {}, kFloat};
   for (int64_t i = 0; i < p.n; ++i) {
-    std::vector<std::vector<bool>> masks;
-    for (const Tensor& map : maps) {
-      masks.emplace_back();
-      for (double v : oracle_unit(oracle_upsample(map, i, p.px))) masks.back().push_back(v > 0.4);
+    std::vector<std::vector<double>> units;
+    for (const Tensor& map : maps) units.push_back(oracle_unit(oracle_upsample(map, i, p.px)));
+    for (size_t t = 0; t < thresholds.size(); ++t) {
+      std::vector<std::vector<bool>> masks;
+      for (const auto& unit_map : units) {
+        masks.emplace_back();
+        for (double v : unit_map) masks.back().push_back(v > thresholds[t]);
+      }
+      if (p.truth) {
+        masks.emplace_back();
+        for (int64_t at = 0; at < p.px * p.px; ++at) masks.back().push_back(truth.data<uint8_t>()[i * p.px * p.px + at] != 0);
+      }
+      double want_all = 0, want_any = 0;
+      for (size_t at = 0; at < size_t(p.px * p.px); ++at) {
+        want_all += std::all_of(masks.begin(), masks.end(), [&](const auto& m) { return m[at]; });
+        want_any += std::any_of(masks.begin(), masks.end(), [&](const auto& m) { return m[at]; });
+      }
+      const MaskCounts& g = got[size_t(i) * thresholds.size() + t];
+      all.got.push_back(double(g.all)), all.want.push_back(want_all);
+      any.got.push_back(double(g.any)), any.want.push_back(want_any);
+      for (size_t m = 0; m < masks.size(); ++m)
+        area.got.push_back(double(g.area[m])), area.want.push_back(double(std::count(masks[m].begin(), masks[m].end(), true)));
     }
-    if (p.truth) {
-      masks.emplace_back();
-      for (int64_t at = 0; at < p.px * p.px; ++at) masks.back().push_back(truth.data<uint8_t>()[i * p.px * p.px + at] != 0);
-    }
-    double want_all = 0, want_any = 0;
-    for (size_t at = 0; at < size_t(p.px * p.px); ++at) {
-      want_all += std::all_of(masks.begin(), masks.end(), [&](const auto& m) { return m[at]; });
-      want_any += std::any_of(masks.begin(), masks.end(), [&](const auto& m) { return m[at]; });
-    }
-    const MaskCounts& g = got[size_t(i)];
-    all.got.push_back(double(g.all)), all.want.push_back(want_all);
-    any.got.push_back(double(g.any)), any.want.push_back(want_any);
-    for (size_t m = 0; m < masks.size(); ++m)
-      area.got.push_back(double(g.area[m])), area.want.push_back(double(std::count(masks[m].begin(), masks[m].end(), true)));
-    const auto values = oracle_upsample(maps[0], i, p.px), units = oracle_unit(values);
-    up.want.insert(up.want.end(), values.begin(), values.end()), scaled.want.insert(scaled.want.end(), units.begin(), units.end());
+    const auto values = oracle_upsample(maps[0], i, p.px);
+    up.want.insert(up.want.end(), values.begin(), values.end()), scaled.want.insert(scaled.want.end(), units[0].begin(), units[0].end());
   }
   return {all, any, area, up, scaled};
 }
@@ -276,7 +285,7 @@ std::vector<Checked> check_exact_ties(Stream stream) {
     map.data<float>()[i] = 0x1p27f * (i % 9 == 0 ? 0.f : i % 9 == 2 ? 4.f : float(rng.below(5)));  // the extremes in corners, which are read as they are
   Checked area{"area", {}, {}, 0}, ties{"ties", {}, {}, 0};
   for (double threshold : {0.0, 0.25, 0.5, 0.75}) {
-    const auto got = count_masks({map}, {}, px, threshold, stream);
+    const auto got = count_masks({map}, {}, px, {threshold}, stream);
     int64_t equal = 0;
     for (int64_t i = 0; i < n; ++i) {
       const auto values = oracle_upsample(map, i, px);
@@ -305,7 +314,7 @@ std::vector<Checked> check_same_counts(Stream stream) {
   Checked counts{"counts", {}, {}, 0};
   for (int64_t at = 40; at < px * px; at += 97) {
     const double threshold = (value_at(at / px, at % px) - min) / unit_range(min, max);
-    const auto got = count_masks(maps, {}, px, threshold, stream), want = count_masks(maps, {}, px, threshold, {});
+    const auto got = count_masks(maps, {}, px, {threshold}, stream), want = count_masks(maps, {}, px, {threshold}, {});
     for (size_t i = 0; i < n; ++i)
       for (auto [to, from] : {std::pair{&counts.got, &got[i]}, {&counts.want, &want[i]}})
         for (int64_t count : {from->all, from->any, from->area[0], from->area[1]}) to->push_back(double(count));
@@ -399,9 +408,13 @@ void add_metrics_cases(Cases& all) {
     const Results<MaskCounts> out(128, s);
     return Work{.run =
                     [=] {
-                      metrics_mask_counts(
-                          s,
-                          {.maps = {{a.data<float>(), 7, 7}, {b.data<float>(), 7, 7}}, .models = 2, .out = out.data(), .n = 128, .px = 224, .threshold = 0.4});
+                      metrics_mask_counts(s, {.maps = {{a.data<float>(), 7, 7}, {b.data<float>(), 7, 7}},
+                                              .models = 2,
+                                              .out = out.data(),
+                                              .n = 128,
+                                              .px = 224,
+                                              .thresholds = {0.4},
+                                              .cuts = 1});
                     },
                 .bytes = double(a.bytes() + b.bytes()),
                 .flops = 2.0 * 128 * 224 * 224 * 6};

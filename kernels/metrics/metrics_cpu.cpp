@@ -224,6 +224,7 @@ void metrics_upsample(Stream, const MetricsUpsampleArgs& args) {
 void metrics_mask_counts(Stream, const MetricsMaskArgs& args) {
   const int masks = args.models + (args.truth ? 1 : 0);
   KD_CHECK(args.models >= 1 && masks <= kMaxMasks, "mask_counts: {} masks where 1 to {} are possible", masks, kMaxMasks);
+  KD_CHECK(args.cuts >= 1 && args.cuts <= kMaxThresholds, "mask_counts: {} thresholds where 1 to {} are possible", args.cuts, kMaxThresholds);
   const int64_t pixels = args.px * args.px;
   share(args.n, 1, [&](int64_t begin, int64_t end) {
     std::vector<Upsampler> upsamplers;
@@ -231,8 +232,14 @@ void metrics_mask_counts(Stream, const MetricsMaskArgs& args) {
     std::vector<uint8_t> bits(static_cast<size_t>(pixels));  // bit m of a pixel: inside mask m
     const uint8_t every = uint8_t((1 << masks) - 1);
     for (int64_t n = begin; n < end; ++n) {
-      MaskCounts counts{0, 0, {}};
       bool finite = true;
+      for (int m = 0; m < args.models; ++m) {
+        const auto& [data, h, w] = args.maps[m];
+        const float* map = data + n * h * w;
+        finite = finite && std::all_of(map, map + h * w, [](float v) { return std::isfinite(v); });
+        upsamplers[size_t(m)].run(map);
+      }
+      MaskCounts counts;
       auto mark = [&](int m, auto inside) {
         int64_t area = 0;
         for (int64_t i = 0; i < pixels; ++i) {
@@ -242,20 +249,19 @@ void metrics_mask_counts(Stream, const MetricsMaskArgs& args) {
         }
         counts.area[m] = area;
       };
-      std::fill(bits.begin(), bits.end(), uint8_t(0));
-      for (int m = 0; m < args.models; ++m) {
-        const auto& [data, h, w] = args.maps[m];
-        const float* map = data + n * h * w;
-        finite = finite && std::all_of(map, map + h * w, [](float v) { return std::isfinite(v); });
-        Upsampler& up = upsamplers[size_t(m)];
-        up.run(map);
-        const double *value = up.values().data(), cut = mask_cut(up.min(), up.max(), args.threshold);
-        mark(m, [=](int64_t i) { return value[i] > cut; });
+      for (int t = 0; t < args.cuts; ++t) {
+        counts = {0, 0, {}};
+        std::fill(bits.begin(), bits.end(), uint8_t(0));
+        for (int m = 0; m < args.models; ++m) {
+          const Upsampler& up = upsamplers[size_t(m)];
+          const double *value = up.values().data(), cut = mask_cut(up.min(), up.max(), args.thresholds[t]);
+          mark(m, [=](int64_t i) { return value[i] > cut; });
+        }
+        if (args.truth) mark(args.models, [inside = args.truth + n * pixels](int64_t i) { return inside[i] != 0; });
+        for (uint8_t b : bits) counts.any += b != 0, counts.all += b == every;
+        if (!finite) counts.all = counts.any = -1;
+        args.out[n * args.cuts + t] = counts;
       }
-      if (args.truth) mark(args.models, [inside = args.truth + n * pixels](int64_t i) { return inside[i] != 0; });
-      for (uint8_t b : bits) counts.any += b != 0, counts.all += b == every;
-      if (!finite) counts.all = counts.any = -1;
-      args.out[n] = counts;
     }
   });
 }

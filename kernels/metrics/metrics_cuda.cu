@@ -281,8 +281,8 @@ constexpr int kAllMasks = kMaxMasks, kAnyMask = kMaxMasks + 1, kCounters = kMaxM
 
 __global__ void __launch_bounds__(kThreads) mask_counts_kernel(const __grid_constant__ MetricsMaskArgs args) {
   SIMT_DYNAMIC_SHARED(Tap, taps);  // [models][2][px]
-  SIMT_SHARED(cut, double[kMaxMasks]);
-  SIMT_SHARED(counts, unsigned[kCounters]);
+  SIMT_SHARED(cut, double[kMaxThresholds][kMaxMasks]);
+  SIMT_SHARED(counts, unsigned[kMaxThresholds][kCounters]);
   const int px = int(args.px), masks = args.models + (args.truth ? 1 : 0);
   const int64_t n = blockIdx.x;
   auto image = [&](int m) {
@@ -290,7 +290,8 @@ __global__ void __launch_bounds__(kThreads) mask_counts_kernel(const __grid_cons
     return Upsampled{map.data + n * map.h * map.w, map.w, taps + int64_t(2 * m) * px, taps + int64_t(2 * m + 1) * px};
   };
 
-  if (threadIdx.x < kCounters) counts[threadIdx.x] = 0;
+  if (threadIdx.x < kCounters)
+    for (int t = 0; t < args.cuts; ++t) counts[t][threadIdx.x] = 0;
   bool finite = true;
   for (int m = 0; m < args.models; ++m) {
     const MetricsMaskArgs::Map& map = args.maps[m];
@@ -300,28 +301,42 @@ __global__ void __launch_bounds__(kThreads) mask_counts_kernel(const __grid_cons
   finite = __syncthreads_and(finite);
   for (int m = 0; m < args.models; ++m) {
     const Extremes e = extremes_of(image(m), px);
-    if (threadIdx.x == 0) cut[m] = mask_cut(e.min, e.max, args.threshold);
+    if (int(threadIdx.x) < args.cuts) cut[threadIdx.x][m] = mask_cut(e.min, e.max, args.thresholds[threadIdx.x]);
   }
   __syncthreads();
 
-  unsigned mine = 0;
+  unsigned mine[kMaxThresholds] = {};
   each_pixel(px, [&](int y, int x) {
-    unsigned all = kAllLanes, any = 0;
-    for (int m = 0; m < masks; ++m) {
-      const bool inside = x < px && (m < args.models ? image(m)(y, x) > cut[m] : args.truth[(n * px + y) * px + x] != 0);
-      const unsigned mask = __ballot_sync(kAllLanes, inside);
-      all &= mask, any |= mask;
-      if (lane() == m) mine += unsigned(__popc(mask));
+    double value[kMaxMasks] = {};  // of the truth: 1 inside, cut at 0
+    if (x < px) {
+#pragma unroll
+      for (int m = 0; m < kMaxMasks; ++m)
+        if (m < masks) value[m] = m < args.models ? image(m)(y, x) : args.truth[(n * px + y) * px + x] != 0;
     }
-    if (lane() == kAllMasks) mine += unsigned(__popc(all));
-    if (lane() == kAnyMask) mine += unsigned(__popc(any));
+#pragma unroll
+    for (int t = 0; t < kMaxThresholds; ++t) {  // constant bounds keep `mine` and `value` in registers
+      if (t >= args.cuts) break;
+      unsigned all = kAllLanes, any = 0;
+#pragma unroll
+      for (int m = 0; m < kMaxMasks; ++m) {
+        if (m >= masks) break;
+        const unsigned mask = __ballot_sync(kAllLanes, x < px && value[m] > (m < args.models ? cut[t][m] : 0));
+        all &= mask, any |= mask;
+        if (lane() == m) mine[t] += unsigned(__popc(mask));
+      }
+      if (lane() == kAllMasks) mine[t] += unsigned(__popc(all));
+      if (lane() == kAnyMask) mine[t] += unsigned(__popc(any));
+    }
   });
-  if (lane() < kCounters) atomicAdd(&counts[lane()], mine);
+#pragma unroll
+  for (int t = 0; t < kMaxThresholds; ++t)
+    if (t < args.cuts && lane() < kCounters) atomicAdd(&counts[t][lane()], mine[t]);
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  MaskCounts out{finite ? int64_t(counts[kAllMasks]) : -1, finite ? int64_t(counts[kAnyMask]) : -1, {}};
-  for (int m = 0; m < kMaxMasks; ++m) out.area[m] = counts[m];
-  args.out[n] = out;
+  const int t = int(threadIdx.x);
+  if (t >= args.cuts) return;
+  MaskCounts out{finite ? int64_t(counts[t][kAllMasks]) : -1, finite ? int64_t(counts[t][kAnyMask]) : -1, {}};
+  for (int m = 0; m < kMaxMasks; ++m) out.area[m] = counts[t][m];
+  args.out[n * args.cuts + t] = out;
 }
 
 }  // namespace
@@ -371,6 +386,7 @@ void metrics_upsample(Stream stream, const MetricsUpsampleArgs& args) {
 void metrics_mask_counts(Stream stream, const MetricsMaskArgs& args) {
   const int masks = args.models + (args.truth ? 1 : 0);
   KD_CHECK(args.models >= 1 && masks <= kMaxMasks, "mask_counts: {} masks where 1 to {} are possible", masks, kMaxMasks);
+  KD_CHECK(args.cuts >= 1 && args.cuts <= kMaxThresholds, "mask_counts: {} thresholds where 1 to {} are possible", args.cuts, kMaxThresholds);
   simt::launch(mask_counts_kernel, args.n, kThreads, 2 * size_t(args.models) * size_t(args.px) * sizeof(Tap), simt::stream_t(stream.handle), args);
 }
 

@@ -46,7 +46,7 @@ RgbImage make_image(const std::string& pattern, int64_t h, int64_t w) {
   return image;
 }
 
-RgbImage grey(int64_t h, int64_t w, const std::vector<int>& values) {
+RgbImage grey_image(int64_t h, int64_t w, const std::vector<int>& values) {
   RgbImage image{h, w, {}};
   for (int v : values) image.pixels.insert(image.pixels.end(), 3, uint8_t(v));
   return image;
@@ -122,7 +122,12 @@ OpCall read_call(std::istream& in) {
   OpCall call{.op = op_from_name(read<std::string>(in))};
   call.value = read<double>(in);
   call.resample = resample_from_name(read<std::string>(in));
-  call.fill = uint8_t(read<int>(in));
+  std::istringstream fill(read<std::string>(in));  // "117", or "124,116,104"
+  std::string level;
+  std::vector<uint8_t> levels;
+  while (std::getline(fill, level, ',')) levels.push_back(uint8_t(std::stoi(level)));
+  KD_CHECK(levels.size() == 1 || levels.size() == 3, "fill of {} levels", levels.size());
+  call.fill = {levels[0], levels[levels.size() / 2], levels.back()};
   return call;
 }
 PixelRect read_rect(std::istream& in) {
@@ -163,7 +168,7 @@ TEST(Golden, Operations) {
       seen.insert(call.op);
       return device == Device::cpu ? with_op(std::move(image), call) : with_op_on(device, image, call);
     });
-    EXPECT_EQ(count, device == Device::cpu ? 1761 : 1008);
+    EXPECT_EQ(count, device == Device::cpu ? 1981 : 1134);
     EXPECT_EQ(seen.size(), size_t(PixelOp::rotate));  // all but none
   }
 }
@@ -206,11 +211,37 @@ TEST(Golden, WholeViews) {
       }
       r.resample = resample_from_name(read<std::string>(in));
       r.flip = read<int>(in) == 1;
-      for (OpCall& call : r.ops) call = read_call(in);
+      for (OpCall* call : {&r.ops[0], &r.ops[1]}) *call = read_call(in);
       r.cutout = read_rect(in);
       return view_on(device, image, r, px);
     });
     EXPECT_EQ(count, 60);
+  }
+}
+
+TEST(Golden, ImagenetViews) {
+  for (Device device : devices()) {
+    SCOPED_TRACE(to_string(device));
+    std::set<PixelOp> seen;
+    const int count = check_vectors("imagenet_views.txt", [&](std::istream& in) {
+      const RgbImage image = read_image(in);
+      AugmentRecord r{.crop = read_rect(in)};
+      for (int32_t* field : {&r.resized_height, &r.resized_width, &r.window_top, &r.window_left}) *field = read<int32_t>(in);
+      const auto px = read<int64_t>(in);
+      r.resample = resample_from_name(read<std::string>(in));
+      r.flip = read<int>(in) == 1;
+      const auto calls = read<int>(in);
+      KD_CHECK(calls <= kViewOps, "{} operations", calls);
+      for (int k = 0; k < calls; ++k) seen.insert((r.ops[k] = read_call(in)).op);
+      // What a packed image goes through: the same in two steps.
+      RgbImage window{px, px, std::vector<uint8_t>(size_t(px * px * 3))};
+      make_window(image.pixels.data(), image.h, image.w, r, px, window.pixels.data());
+      const RgbImage view = view_on(device, image, r, px);
+      EXPECT_EQ(view_on(device, window, whole_window(r, 0, px), px).pixels, view.pixels);
+      return view;
+    });
+    EXPECT_EQ(count, 72);
+    EXPECT_EQ(seen.size(), size_t(PixelOp::rotate) + 1);
   }
 }
 
@@ -239,7 +270,7 @@ TEST(Golden, Normalisation) {
 // Numbers worked out apart from any implementation.
 
 TEST(ByHand, Resize) {
-  RgbImage row = grey(1, 4, {0, 100, 200, 50});
+  RgbImage row = grey_image(1, 4, {0, 100, 200, 50});
   auto resized = [&](int64_t n, Resample resample) { return red(crop_resize(row, {0, 0, 1, 4}, 1, n, resample), 0); };
   EXPECT_EQ(resized(8, Resample::bilinear), (Ints{0, 25, 75, 125, 175, 163, 88, 50}));
   EXPECT_EQ(resized(8, Resample::bicubic), (Ints{0, 17, 71, 131, 193, 174, 81, 37}));
@@ -250,15 +281,15 @@ TEST(ByHand, Resize) {
 TEST(ByHand, ShearTranslateRotate) {
   std::vector<int> values(16);
   for (int i = 0; i < 16; ++i) values[size_t(i)] = 10 * i;
-  RgbImage ramp = grey(4, 4, values);
-  RgbImage sheared = with_op(ramp, {.op = PixelOp::shear_x, .value = .3, .resample = Resample::bilinear, .fill = 128});
+  RgbImage ramp = grey_image(4, 4, values);
+  RgbImage sheared = with_op(ramp, {.op = PixelOp::shear_x, .value = .3, .resample = Resample::bilinear, .fill = grey(128)});
   EXPECT_EQ(red(sheared, 0), (Ints{1, 11, 21, 30}));
   EXPECT_EQ(red(sheared, 2), (Ints{87, 97, 107, 128}));
-  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::shear_x, .value = .3, .resample = Resample::bicubic, .fill = 128}), 1), (Ints{43, 54, 65, 71}));
-  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::translate_x, .value = 1.6, .fill = 128}), 0), (Ints{20, 30, 128, 128}));
-  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::translate_x, .value = -1.6, .fill = 128}), 0), (Ints{128, 128, 0, 10}));
+  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::shear_x, .value = .3, .resample = Resample::bicubic, .fill = grey(128)}), 1), (Ints{43, 54, 65, 71}));
+  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::translate_x, .value = 1.6, .fill = grey(128)}), 0), (Ints{20, 30, 128, 128}));
+  EXPECT_EQ(red(with_op(ramp, {.op = PixelOp::translate_x, .value = -1.6, .fill = grey(128)}), 0), (Ints{128, 128, 0, 10}));
 
-  RgbImage dot = grey(101, 101, std::vector<int>(101 * 101, 0));
+  RgbImage dot = grey_image(101, 101, std::vector<int>(101 * 101, 0));
   dot.pixels[(50 * 101 + 98) * 3] = 255;
   RgbImage turned = with_op(dot, {.op = PixelOp::rotate, .value = 10});
   EXPECT_EQ(turned.pixels[(42 * 101 + 97) * 3], 255);
@@ -271,11 +302,11 @@ TEST(ByHand, TranslationRoundsAsPillowDoes) {
   for (int y = 0; y < 5; ++y)
     for (int x = 0; x < 5; ++x) values.push_back(10 * x);
   for (Device device : devices()) {
-    const RgbImage moved = with_op_on(device, grey(5, 5, values), {.op = PixelOp::translate_x, .value = std::nextafter(-.5, -1.), .fill = 128});
+    const RgbImage moved = with_op_on(device, grey_image(5, 5, values), {.op = PixelOp::translate_x, .value = std::nextafter(-.5, -1.), .fill = grey(128)});
     for (int y = 0; y < 5; ++y) EXPECT_EQ(red(moved, y), (Ints{128, 0, 20, 30, 40})) << to_string(device);
     for (double far : {1e300, -1e300}) {
-      const RgbImage gone = with_op_on(device, grey(5, 5, values), {.op = PixelOp::translate_y, .value = far, .fill = 7});
-      EXPECT_EQ(all(gone), Ints(75, 7)) << to_string(device);
+      const RgbImage gone = with_op_on(device, grey_image(5, 5, values), {.op = PixelOp::translate_y, .value = far, .fill = {7, 8, 9}});
+      for (size_t i = 0; i < 75; ++i) EXPECT_EQ(gone.pixels[i], 7 + i % 3) << to_string(device);
     }
   }
 }
@@ -287,21 +318,21 @@ TEST(ByHand, Colours) {
   EXPECT_EQ(all(with_op(two, {.op = PixelOp::brightness, .value = 1.4})), (Ints{255, 140, 70, 14, 28, 42}));
   EXPECT_EQ(all(with_op(two, {.op = PixelOp::contrast, .value = 1.4})), (Ints{251, 111, 41, 0, 0, 13}));
   EXPECT_EQ(all(with_op(two, {.op = PixelOp::color, .value = .6})), (Ints{169, 109, 79, 13, 19, 25}));
-  EXPECT_EQ(red(with_op(grey(1, 6, {10, 20, 30, 40, 50, 60}), {.op = PixelOp::autocontrast}), 0), (Ints{0, 51, 102, 153, 203, 255}));
+  EXPECT_EQ(red(with_op(grey_image(1, 6, {10, 20, 30, 40, 50, 60}), {.op = PixelOp::autocontrast}), 0), (Ints{0, 51, 102, 153, 203, 255}));
 
   std::vector<int> values;
   for (auto [value, count] : {std::pair{10, 512}, {20, 256}, {30, 256}, {40, 256}, {50, 256}, {60, 512}}) values.insert(values.end(), size_t(count), value);
-  RgbImage equalized = with_op(grey(32, 64, values), {.op = PixelOp::equalize});
+  RgbImage equalized = with_op(grey_image(32, 64, values), {.op = PixelOp::equalize});
   const std::map<int, int> want{{10, 0}, {20, 85}, {30, 128}, {40, 171}, {50, 213}, {60, 255}};
   for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(equalized.pixels[3 * i], want.at(values[i])) << "pixel " << i;
 
-  RgbImage spot = grey(3, 3, {0, 0, 0, 0, 130, 0, 0, 0, 0});
+  RgbImage spot = grey_image(3, 3, {0, 0, 0, 0, 130, 0, 0, 0, 0});
   EXPECT_EQ(red(with_op(spot, {.op = PixelOp::sharpness, .value = .1}), 1), (Ints{0, 58, 0}));
   EXPECT_EQ(red(with_op(spot, {.op = PixelOp::sharpness, .value = 1.9}), 1), (Ints{0, 202, 0}));
 }
 
 TEST(ByHand, SolarizePosterizeInvert) {
-  RgbImage row = grey(1, 4, {0, 127, 128, 255});
+  RgbImage row = grey_image(1, 4, {0, 127, 128, 255});
   EXPECT_EQ(red(with_op(row, {.op = PixelOp::invert}), 0), (Ints{255, 128, 127, 0}));
   EXPECT_EQ(red(with_op(row, {.op = PixelOp::solarize, .value = 127.5}), 0), (Ints{0, 127, 127, 0}));
   EXPECT_EQ(red(with_op(row, {.op = PixelOp::solarize_add, .value = 140}), 0), (Ints{140, 255, 128, 255}));
@@ -336,9 +367,9 @@ TEST(Policy, ViewNamesRoundTripAndUnknownOnesAreListed) {
 
 TEST(Policy, IsAFunctionOfSeedEpochIndexAndViewAlone) {
   Tensor images = noise_images(16, 32, 32);
-  for (int64_t px : {32, 48})
+  for (const AugmentConfig& config : {AugmentConfig{.px = 32}, {.px = 48}, {.px = 24, .pipeline = Pipeline::imagenet}})
     for (View view : kViews) {
-      AugmentConfig config{.px = px};
+      const int64_t px = config.px;
       auto size = size_t(px * px * 3);
       auto batch = view_bytes(images, {3, 9, 0, 15, 9}, view, config, 7, 2), alone = view_bytes(images, {9}, view, config, 7, 2);
       EXPECT_EQ(batch, view_bytes(images, {3, 9, 0, 15, 9}, view, config, 7, 2));
@@ -369,25 +400,40 @@ TEST(Policy, NormalisedViewsAreTheU8ViewsNormalised) {
 TEST(Policy, EveryDeviceMakesTheSameBits) {
   const Tensor images = noise_images(6, 17, 23);
   const std::vector<int64_t> indices{4, 0, 3, 3, 5};
-  for (View view : kViews)
-    for (int64_t channels : {3, 4, 8}) {
-      const AugmentConfig config{.px = 37};
-      auto made_on = [&](Device device) {
-        Tensor out = Tensor::empty({5, 37, 37, channels}, DType::bf16, device);
-        augment_batch(images.to(device), indices, view, config, 1, 1, out);
-        return out.to(Device::cpu);
-      };
-      const Tensor want = made_on(Device::cpu), plain = Tensor::empty({5, 37, 37, 3}, DType::bf16);
-      augment_batch(images, indices, view, config, 1, 1, plain);
-      for (int64_t i = 0; i < want.elements(); ++i) {
-        const int64_t c = i % channels;
-        ASSERT_EQ(want.data<bf16>()[i].bits, c < 3 ? plain.data<bf16>()[i / channels * 3 + c].bits : 0) << i;
-      }
-      for (Device device : devices()) {
-        const Tensor got = made_on(device);
-        EXPECT_EQ(std::memcmp(got.raw(), want.raw(), size_t(want.bytes())), 0) << to_string(view) << " " << channels << " " << to_string(device);
-      }
+  for (int k = 0; k < 4 * 3 * 2; ++k) {
+    const View view = kViews[k % 4];
+    const int64_t channels = std::array{3, 4, 8}[size_t(k / 4 % 3)];
+    const AugmentConfig config{.px = 37, .pipeline = k < 12 ? Pipeline::cifar : Pipeline::imagenet};
+    auto made_on = [&](Device device) {
+      Tensor out = Tensor::empty({5, 37, 37, channels}, DType::bf16, device);
+      augment_batch(images.to(device), indices, view, config, 1, 1, out);
+      return out.to(Device::cpu);
+    };
+    const Tensor want = made_on(Device::cpu), plain = Tensor::empty({5, 37, 37, 3}, DType::bf16);
+    augment_batch(images, indices, view, config, 1, 1, plain);
+    for (int64_t i = 0; i < want.elements(); ++i) {
+      const int64_t c = i % channels;
+      ASSERT_EQ(want.data<bf16>()[i].bits, c < 3 ? plain.data<bf16>()[i / channels * 3 + c].bits : 0) << i;
     }
+    for (Device device : devices()) {
+      const Tensor got = made_on(device);
+      EXPECT_EQ(std::memcmp(got.raw(), want.raw(), size_t(want.bytes())), 0) << to_string(view) << " " << channels << " " << to_string(device);
+    }
+  }
+}
+
+// Decisions and pixels of the cifar pipeline, as they were when the imagenet pipeline came: runs of before and after can be compared.
+TEST(Policy, CifarViewsKeepTheirBits) {
+  const Tensor images = noise_images(64, 32, 32);
+  std::vector<int64_t> indices(64);
+  std::iota(indices.begin(), indices.end(), 0);
+  const char* const want[] = {"49d8be68fc0e3213", "98de81591bc16e42", "13b830ea7f034066", "9e614acdf83cd994",
+                              "68c9b7e284aa3977", "946c59430d403bce", "77398e634d4001b0", "70255b6328a231f6"};
+  for (size_t k = 0; k < 8; ++k) {
+    Fnv1a hash;
+    hash.add(view_bytes(images, indices, kViews[k % 4], {.px = k < 4 ? 32 : 48}, 5, 3));
+    EXPECT_EQ(hex(hash.value()), want[k]) << to_string(kViews[k % 4]);
+  }
 }
 
 TEST(Policy, NativeTestViewIsTheImage) {
@@ -499,8 +545,8 @@ TEST(Policy, WeakDecisions) {
     flips += r.flip;
     agreements += r.window_top == strong.window_top && r.window_left == strong.window_left;
     ASSERT_EQ(r.ops[0].op, PixelOp::rotate);
-    ASSERT_EQ(r.ops[0].fill, 0);
-    ASSERT_EQ(r.ops[1].op, PixelOp::none);
+    ASSERT_EQ(r.ops[0].fill, Rgb{});
+    for (int k = 1; k < kViewOps; ++k) ASSERT_EQ(r.ops[k].op, PixelOp::none);
     ASSERT_EQ(r.cutout.height, 0);
     double angle = r.ops[0].value;
     sum += angle, squares += angle * angle, most = std::max(most, std::fabs(angle));
@@ -523,8 +569,7 @@ TEST(Policy, BaseIsOnlyACrop) {
   for (int64_t px : {32, 64}) {
     AugmentRecord r = draw_record(32, 32, 3, View::base, {.px = px}, 1, 1);
     EXPECT_FALSE(r.flip);
-    EXPECT_EQ(r.ops[0].op, PixelOp::none);
-    EXPECT_EQ(r.ops[1].op, PixelOp::none);
+    for (const OpCall& call : r.ops) EXPECT_EQ(call.op, PixelOp::none);
     EXPECT_EQ(r.cutout.height, 0);
   }
 }
@@ -572,7 +617,7 @@ TEST(Policy, AutoAugmentRates) {
       Key key{slot, op, thousandths(std::fabs(value))};
       got[key] += 1.0 / n;
       negative[key] += value < 0;
-      ASSERT_EQ(call.fill, 128);
+      ASSERT_EQ(call.fill, grey(128));
       ASSERT_EQ(call.resample, op == "shear_y" ? Resample::bicubic : Resample::nearest);
     }
   }
@@ -622,6 +667,200 @@ TEST(Policy, CutoutHoles) {
 
   AugmentConfig none{.cutout_length = 0};
   EXPECT_EQ(draw_record(32, 32, 0, View::strong, none, 9, 0).cutout.height, 0);
+}
+
+// The imagenet pipeline.
+
+AugmentConfig imagenet(int64_t px, RandAugment form = RandAugment::increasing) { return {.px = px, .pipeline = Pipeline::imagenet, .randaugment = form}; }
+
+// torchvision's Resize(256) makes 375x500 (h x w) 256x341, and CenterCrop(224) begins at 16 and at round(58.5) = 58, half to even.
+TEST(Imagenet, TestViewShowsTheCentreOfASlightlyLargerImage) {
+  const AugmentRecord r = draw_record(375, 500, 0, View::test, imagenet(224), 0, 0);
+  EXPECT_EQ((Ints{r.resized_height, r.resized_width, r.window_top, r.window_left}), (Ints{256, 341, 16, 58}));
+  EXPECT_EQ((Ints{r.crop.top, r.crop.left, r.crop.height, r.crop.width}), (Ints{0, 0, 375, 500}));
+  EXPECT_EQ(r.resample, Resample::bilinear);
+  const AugmentRecord tall = draw_record(500, 375, 0, View::test, imagenet(64), 0, 0);  // 64 * 256/224 = 73.14
+  EXPECT_EQ((Ints{tall.resized_height, tall.resized_width, tall.window_top, tall.window_left}), (Ints{97, 73, 16, 4}));
+  for (Pipeline pipeline : {Pipeline::cifar, Pipeline::imagenet}) {
+    const AugmentConfig bicubic{.px = 64, .pipeline = pipeline, .test_resample = Resample::bicubic};
+    EXPECT_EQ(draw_record(32, 32, 0, View::test, bicubic, 0, 0).resample, Resample::bicubic);
+  }
+}
+
+TEST(Imagenet, CropsAreOfEightToAHundredPercentAndResizedBilinearly) {
+  const int n = 20000;
+  double least = 1, most = 0, sum = 0, narrowest = 9, widest = 0;
+  for (int i = 0; i < n; ++i) {
+    const AugmentRecord r = draw_record(375, 500, i, View::base, imagenet(224), 2, 0);
+    ASSERT_EQ((Ints{r.resized_height, r.resized_width, r.window_top, r.window_left, r.flip, r.cutout.height}), (Ints{224, 224, 0, 0, 0, 0}));
+    ASSERT_EQ(r.resample, Resample::bilinear);
+    for (const OpCall& call : r.ops) ASSERT_EQ(call.op, PixelOp::none);
+    const double share = double(r.crop.height) * r.crop.width / (375 * 500), aspect = double(r.crop.width) / r.crop.height;
+    least = std::min(least, share), most = std::max(most, share), sum += share;
+    narrowest = std::min(narrowest, aspect), widest = std::max(widest, aspect);
+  }
+  EXPECT_NEAR(least, .08, .002);
+  EXPECT_GT(most, .95);
+  EXPECT_NEAR(narrowest, .75, .01);
+  EXPECT_NEAR(widest, 1.3333, .02);
+  EXPECT_NEAR(sum / n, .4328, .006);  // from 200,000 draws of the formula in another language; U(.08, 1) has .54, but large crops often do not fit
+}
+
+TEST(Imagenet, WeakIsCropFlipAndJitterInAnyOrder) {
+  const int n = 24000;
+  std::map<std::vector<PixelOp>, int> orders;
+  std::map<PixelOp, double> sums, squares;
+  double flips = 0, agreements = 0;
+  for (int i = 0; i < n; ++i) {
+    const AugmentRecord r = draw_record(300, 400, i, View::weak, imagenet(224), 7, 1), strong = draw_record(300, 400, i, View::strong, imagenet(224), 7, 1);
+    flips += r.flip;
+    agreements += r.crop.height == strong.crop.height && r.crop.width == strong.crop.width;
+    ++orders[{r.ops[0].op, r.ops[1].op, r.ops[2].op}];
+    for (int k = 0; k < 3; ++k) {
+      const double factor = r.ops[k].value;
+      ASSERT_TRUE(factor >= double(.6f) && factor <= double(1.4f)) << factor;
+      ASSERT_EQ(factor, double(float(factor)));
+      sums[r.ops[k].op] += factor, squares[r.ops[k].op] += (factor - 1) * (factor - 1);
+    }
+    for (int k = 3; k < kViewOps; ++k) ASSERT_EQ(r.ops[k].op, PixelOp::none);
+    ASSERT_EQ(r.cutout.height, 0);
+  }
+  EXPECT_NEAR(flips / n, .5, .015);
+  EXPECT_LT(agreements / n, .01);  // weak and strong crops are independent
+  EXPECT_EQ(orders.size(), 6u);
+  for (const auto& [order, count] : orders) {
+    EXPECT_EQ(std::set<PixelOp>(order.begin(), order.end()), (std::set<PixelOp>{PixelOp::brightness, PixelOp::contrast, PixelOp::color}));
+    EXPECT_NEAR(count * 6.0 / n, 1, .07);
+  }
+  for (PixelOp op : {PixelOp::brightness, PixelOp::contrast, PixelOp::color}) {
+    EXPECT_NEAR(sums[op] / n, 1, .005) << to_string(op);
+    EXPECT_NEAR(squares[op] / n, .8 * .8 / 12, .001) << to_string(op);
+  }
+}
+
+// timm's rand-m10-n2-mstd0.5: how often each operation comes, and with what argument. level = min(10, N(10, 1/2)): 10 half of the time, on average
+// 10 - 1/2 / sqrt(2 pi) = 9.8005.
+TEST(Imagenet, RandAugmentRatesAndArguments) {
+  constexpr int n = 60000, px = 224;
+  constexpr double level = 9.8005;
+  struct Seen {
+    int count = 0, negative = 0, at_ten = 0, bicubic = 0;
+    double sum = 0;  // of |argument|
+    std::set<double> values;
+  };
+  for (RandAugment form : {RandAugment::timm_old, RandAugment::increasing}) {
+    const bool old = form == RandAugment::timm_old;
+    std::map<PixelOp, Seen> seen[2];
+    int none = 0, both_none = 0;
+    for (int i = 0; i < n; ++i) {
+      const AugmentRecord r = draw_record(300, 400, i, View::strong, imagenet(px, form), 3, 2);
+      std::set<PixelOp> jitter;
+      for (int k = 0; k < 3; ++k) jitter.insert(r.ops[k].op);
+      ASSERT_EQ(jitter, (std::set<PixelOp>{PixelOp::brightness, PixelOp::contrast, PixelOp::color}));
+      for (int slot : {0, 1}) {
+        const OpCall& call = r.ops[3 + slot];
+        none += call.op == PixelOp::none;
+        Seen& s = seen[slot][call.op];
+        ++s.count, s.negative += call.value < 0, s.sum += std::fabs(call.value), s.bicubic += call.resample == Resample::bicubic;
+        s.values.insert(call.value);
+        const bool moves = call.op >= PixelOp::shear_x;
+        ASSERT_EQ(call.fill, moves ? (Rgb{124, 116, 104}) : Rgb{});
+        ASSERT_EQ(call.resample == Resample::nearest, !moves);
+        const std::map<PixelOp, double> most{
+            {PixelOp::rotate, 30}, {PixelOp::shear_x, .3}, {PixelOp::shear_y, .3}, {PixelOp::translate_x, .45 * px}, {PixelOp::translate_y, .45 * px}};
+        if (moves) s.at_ten += std::fabs(call.value) == most.at(call.op);
+      }
+      both_none += r.ops[3].op == PixelOp::none && r.ops[4].op == PixelOp::none;
+      ASSERT_EQ(r.cutout.height, 0);
+    }
+    EXPECT_NEAR(none / (2.0 * n), .5, .01);
+    EXPECT_NEAR(double(both_none) / n, .25, .01);
+    const double rate = 1.0 / 30, spread = 4.5 * std::sqrt(rate / n);
+    for (int slot : {0, 1}) {
+      EXPECT_EQ(seen[slot].size(), 16u);  // with none
+      for (int op = int(PixelOp::brightness); op <= int(PixelOp::rotate); ++op) {
+        const Seen& s = seen[slot][PixelOp(op)];
+        const std::string name = fmt::format("{} slot {}", to_string(PixelOp(op)), slot);
+        EXPECT_NEAR(double(s.count) / n, rate, spread) << name;
+        const double count = s.count, mean = s.sum / count;
+        auto expect_move = [&](double most) {
+          EXPECT_NEAR(mean, most * level / 10, .01 * most) << name;
+          EXPECT_NEAR(s.at_ten / count, .5, .05) << name;
+          EXPECT_NEAR(s.negative / count, .5, .05) << name;
+          EXPECT_NEAR(s.bicubic / count, .5, .05) << name;
+        };
+        switch (PixelOp(op)) {
+          case PixelOp::rotate: expect_move(30); break;
+          case PixelOp::shear_x:
+          case PixelOp::shear_y: expect_move(.3); break;
+          case PixelOp::translate_x:
+          case PixelOp::translate_y: expect_move(.45 * px); break;
+          case PixelOp::posterize:
+            EXPECT_EQ(s.values, (std::set<double>{3, 4})) << name;
+            EXPECT_NEAR(mean, 3.5, .05) << name;
+            break;
+          case PixelOp::solarize: {
+            const double none_at = old ? 256 : 0, other = old ? *s.values.begin() : *s.values.rbegin();
+            EXPECT_EQ(old ? *s.values.rbegin() : *s.values.begin(), none_at) << name;
+            EXPECT_NEAR(std::fabs(other - none_at), 50, 30) << name;                            // the lowest of some 2000 levels, 3.3 to 4 deviations down
+            EXPECT_NEAR(std::fabs(mean - none_at), 256 * (10 - level) / 10 + .25, .6) << name;  // truncation is half a step where the level is not 10
+            break;
+          }
+          case PixelOp::solarize_add:
+            EXPECT_EQ(*s.values.rbegin(), 110) << name;
+            EXPECT_NEAR(mean, 110 * level / 10 - .25, .3) << name;
+            break;
+          case PixelOp::brightness:
+          case PixelOp::contrast:
+          case PixelOp::color:
+          case PixelOp::sharpness:
+            if (old) {
+              EXPECT_GT(*s.values.begin(), 1) << name;
+              EXPECT_DOUBLE_EQ(*s.values.rbegin(), 1.9) << name;
+              EXPECT_NEAR(mean, 1.864, .005) << name;
+            } else {
+              EXPECT_DOUBLE_EQ(*s.values.begin(), .1) << name;
+              EXPECT_DOUBLE_EQ(*s.values.rbegin(), 1.9) << name;
+              EXPECT_NEAR(mean, 1, .08) << name;
+              EXPECT_EQ(s.values.lower_bound(.5), s.values.upper_bound(1.5)) << name << ": nothing close to 1";
+            }
+            break;
+          default: EXPECT_EQ(s.sum, 0) << name;  // no argument
+        }
+      }
+    }
+  }
+}
+
+// An image that is in no tensor gets the view it would get in one, on every device.
+TEST(Imagenet, WindowsOfImagesOfAnySizeBecomeTheSameViews) {
+  const std::vector<std::pair<int64_t, int64_t>> sizes{{50, 70}, {33, 20}, {24, 24}, {9, 130}};
+  std::vector<RgbImage> sources;
+  std::vector<ImageView> images;
+  for (auto [h, w] : sizes) sources.push_back(make_image("noise", h, w));
+  for (const RgbImage& source : sources) images.push_back({source.pixels.data(), source.h, source.w});
+  const std::vector<int64_t> indices{12, 3, 900, 7};
+  const AugmentConfig config = imagenet(24);
+  for (View view : kViews) {
+    Tensor windows = Tensor::empty({4, 24, 24, 3}, DType::u8), records = Tensor::empty({int64_t(4 * sizeof(PreparedRecord))}, DType::u8);
+    draw_windows(images, indices, view, config, 6, 2, windows.data<uint8_t>(), static_cast<PreparedRecord*>(records.raw()));
+    for (Device device : devices()) {
+      const Tensor there = windows.to(device), decisions = records.to(device), out = Tensor::empty({4, 24, 24, 3}, DType::u8, device);
+      make_views(there, static_cast<const PreparedRecord*>(decisions.raw()), config, out);
+      const Tensor got = out.to(Device::cpu);
+      for (size_t i = 0; i < 4; ++i) {
+        AugmentRecord record = draw_record(images[i].h, images[i].w, indices[i], view, config, 6, 2);
+        record.image = 0;
+        const RgbImage want = view_on(Device::cpu, sources[i], record, 24);
+        EXPECT_EQ(std::memcmp(want.pixels.data(), got.data<uint8_t>() + i * want.pixels.size(), want.pixels.size()), 0)
+            << to_string(view) << " " << i << " " << to_string(device);
+      }
+    }
+  }
+  const AugmentConfig small{.px = 24};
+  uint8_t bytes[24 * 24 * 3];
+  PreparedRecord record;
+  EXPECT_THROW(draw_windows({images.data(), 1}, {indices.data(), 1}, View::weak, small, 0, 0, bytes, &record), Error);  // cifar cannot shrink
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "data/image_set.h"
+#include "data/loader.h"
 #include "tests/data/files.h"
 
 namespace kd {
@@ -236,6 +237,72 @@ TEST_F(ImageSet, SplitsOfDifferentSizes) {
   EXPECT_EQ(splits.train.hash(), load_splits(config_).train.hash());
   const Splits narrow = load_splits({.name = "images", .root = config_.root, .imbalance = 4, .holdout = 0});
   EXPECT_EQ(narrow.train.class_counts(), (std::vector<int64_t>{20, 5}));
+}
+
+// Every image of a batch is what it would be alone in a tensor, on every device, whole or in halves, and after a start from the middle.
+TEST_F(ImageSet, LoaderMakesViewsOfImagesOfDifferentSizes) {
+  make_folders(40, 10);
+  pack();
+  const Dataset train = load_splits(config_).train;  // without the holdout: its rows are not 0, 1, 2, ...
+  constexpr int64_t px = 6;                          // some images are larger, some smaller
+  const AugmentConfig augment{.px = px, .mean = {.5f, .5f, .5f}, .std = {.25f, .25f, .25f}, .pipeline = Pipeline::imagenet};
+  std::vector<Device> devices{Device::cpu, Device::emulated};
+  if (is_available(Device::cuda)) devices.push_back(Device::cuda);
+  for (Device device : devices)
+    for (View view : {View::strong, View::weak, View::test}) {
+      if (device != Device::cpu && view != View::strong) break;
+      LoaderConfig config{.batch = 8, .view = view, .augment = augment, .channels = 4, .seed = 3, .order = Order::shuffled, .device = device};
+      Loader whole(train, config), halves(train, config);
+      std::vector<std::byte> host(size_t(halves.input_bytes()));
+      const Tensor inputs = Tensor::empty({halves.input_bytes()}, DType::u8, device);
+      std::vector<int64_t> order;
+      for (uint32_t epoch : {1, 2}) {
+        whole.start(epoch);
+        halves.start(epoch);
+        order.clear();
+        for (Batch batch; whole.next(batch);) {
+          const int64_t n = batch.size();
+          const Tensor got = batch.images.to(Device::cpu), labels = batch.labels.to(Device::cpu), u8 = views_u8(train, batch.indices, view, augment, 3, epoch);
+          ASSERT_EQ(got.shape(), Shape({n, px, px, 4}));
+          for (int64_t i = 0; i < n; ++i) {
+            const int64_t index = batch.indices[size_t(i)];
+            EXPECT_EQ(labels.data<int32_t>()[i], train.labels[size_t(index)]);
+            const ImageView image = train.image(index);
+            const Tensor alone = Tensor::of<uint8_t>({1, image.h, image.w, 3}, {image.rgb, image.rgb + image.bytes()});
+            AugmentRecord record = draw_record(image.h, image.w, index, view, augment, 3, epoch);
+            record.image = 0;
+            const PreparedRecord prepared = prepare(record, {.n = 1, .h = image.h, .w = image.w, .px = px});
+            const Tensor want = Tensor::empty({1, px, px, 4}, DType::f32), want_u8 = Tensor::empty({1, px, px, 3}, DType::u8);
+            make_views(alone, &prepared, augment, want);
+            make_views(alone, &prepared, augment, want_u8);
+            ASSERT_EQ(std::memcmp(want.raw(), got.data<float>() + i * px * px * 4, size_t(want.bytes())), 0) << to_string(view) << " " << to_string(device);
+            ASSERT_EQ(std::memcmp(want_u8.raw(), u8.data<uint8_t>() + i * px * px * 3, size_t(want_u8.bytes())), 0) << to_string(view);
+          }
+          ASSERT_EQ(halves.draw(host.data()), n);
+          copy_bytes(inputs.raw(), device, host.data(), Device::cpu, inputs.bytes());
+          const Tensor images = Tensor::empty({n, px, px, 4}, DType::f32, device), same_labels = Tensor::empty({n}, DType::i32, device);
+          halves.make(static_cast<const std::byte*>(inputs.raw()), n, images, same_labels);
+          EXPECT_EQ(std::memcmp(images.to(Device::cpu).raw(), got.raw(), size_t(got.bytes())), 0);
+          order.insert(order.end(), batch.indices.begin(), batch.indices.end());
+        }
+        EXPECT_EQ(std::set<int64_t>(order.begin(), order.end()).size(), 30u);
+      }
+      Loader resumed(train, config);
+      resumed.start(2);
+      Batch batch;
+      ASSERT_TRUE(resumed.next(batch));
+      EXPECT_EQ(batch.indices, std::vector<int64_t>(order.begin(), order.begin() + 8));
+    }
+  LoaderConfig cifar{.batch = 8, .view = View::test, .augment = augment};
+  cifar.augment.pipeline = Pipeline::cifar, cifar.augment.px = 7;  // smaller than some
+  Loader loader(train, cifar);
+  loader.start(0);
+  Batch batch;
+  expect_error(
+      [&] {
+        while (loader.next(batch)) continue;
+      },
+      {"px 7 is smaller than the"});
 }
 
 TEST_F(ImageSet, OneSizeBecomesATensor) {

@@ -41,6 +41,14 @@ class Temporary(unittest.TestCase):
         kd_bench(verb, "--quiet", "--out", self.dir / out, *SMALL, *settings)
         return next(run for run in sorted((self.dir / out).glob("*/*/seed*")) if (run / "DONE").exists() and self.named(run, settings))
 
+    def refused(self, *args, says=()):
+        result = kd_bench(*args, check=False)
+        self.assertNotEqual(result.returncode, 0, args)
+        lines = result.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, f"{args}: {result.stderr}")
+        for word in says:
+            self.assertIn(str(word), lines[0], args)
+
     @staticmethod
     def named(run, settings):
         names = [s.split("=")[1] for s in settings if s.startswith("name=")]
@@ -118,22 +126,61 @@ class Runs(Temporary):
         self.assertLess(record[-1]["loss"], record[0]["loss"])
         self.assertTrue(all(math.isfinite(e["kd"]) and e["kd"] > 0 for e in record))
         kd_bench("eval", t1, t2, student)
+        self.recomputed_offline(student, (t1, t2))
         result = json.loads((student / "analysis" / "eval.json").read_text())
         models, pairs = (result["views"]["test"][k] for k in ("models", "pairs"))
         self.assertEqual(set(models), {"S", "T1", "T2", "Ens"})
         self.assertTrue({"T1-S", "T2-S", "Ens-S", "T1-T2"} <= set(pairs))
         self.assertTrue(0 <= pairs["Ens-S"]["agreement"] <= 1 and pairs["Ens-S"]["kl_ab"] >= 0)
         self.assertEqual(sum(b["n"] for b in models["S"]["reliability"]), 300)
-        self.assertIn("random_projection", result["attention"]["kinds"])
+        self.assertIn("random_projection", result["attention"]["views"]["train_view"])
         summary = json.loads((student / "summary.json").read_text())
         self.assertEqual(summary["teachers"], ["T1w", "T2s"])
         self.assertAlmostEqual(summary["test_top1_selected"], models["S"]["top1"], places=9)
-        for format in ("text", "md", "csv", "tsv", "latex"):
+        for format in ("text", "md", "csv", "tsv", "latex", "html"):
             self.assertIn("T1w", kd_bench("table", self.dir / "runs", "--format", format).stdout)
+        for id in ("r1", "r2", "r4", "r5", "r6", "r7", "r10", "r11"):
+            self.assertIn(id.upper(), kd_bench("table", self.dir / "runs", "--which", id, "--trace").stdout)
+        kd_bench("table", self.dir / "runs", "--which", "all", "-o", self.dir / "tables")
+        self.assertIn("test_top1_selected", (self.dir / "tables" / "r2.csv").read_text())
         kd_bench("report", self.dir / "runs", "-o", self.dir / "r.html")
         html = (self.dir / "r.html").read_text()
         self.assertIn("T1w_T2s_Sw", html.replace("<wbr>", ""))
         self.assertTrue(html.rstrip().endswith("</html>"))
+
+    def test_published_metrics_while_learning(self):
+        """The published code's numbers appear in the epoch lines from one epoch before the first drop on, and change no bit of the run."""
+        teacher = self.train("t", "name=T1w", "optim.epochs=1")
+        settings = [f"teachers=[{teacher}]", "optim.milestones=[2,3]", "seed=4"]
+        runs = {mode: self.train(mode, f"published_metrics={mode}", *settings, verb="distill") for mode in ("never", "always", "from_first_drop")}
+        have = {mode: ["1Tand1S_f" in line for line in epochs(run)] for mode, run in runs.items()}
+        self.assertEqual(have, {"never": [False] * 3, "always": [True] * 3, "from_first_drop": [False, True, True]})
+        weights = {(run / "ckpt" / "last.safetensors").read_bytes() for run in runs.values()}
+        self.assertEqual(len(weights), 1)
+        last, also = epochs(runs["always"])[-1], epochs(runs["from_first_drop"])[-1]
+        for key in ("1Tand1S_f", "1Tand1S_kl", "1Tand1S_mi", "1Tand1S_mis", "T1_entropy", "S_entropy"):
+            self.assertTrue(math.isfinite(last[key]) and last[key] == also[key], key)
+        # One teacher: its mean logits are its logits, and 360 images make 12 batches of which 11 are whole; equal weights move the mean by little.
+        self.assertAlmostEqual(last["1Tand1S_f"], last["train_agreement"], delta=0.05)
+        self.assertNotIn("T1T2_f", last)
+
+    def recomputed_offline(self, student, teachers):
+        """eval.json comes from pred.safetensors alone: the same bytes again with every network and image out of reach."""
+        analysis = student / "analysis"
+        before = (analysis / "eval.json").read_bytes()
+        away = [(run / "ckpt").rename(run / "away") for run in (student, *teachers)]
+        (analysis / "eval.json").unlink()
+        kd_bench("eval", "--offline", student)
+        self.assertEqual((analysis / "eval.json").read_bytes(), before)
+        kd_bench("eval", "--offline", "--threshold", "0.6", student)
+        self.assertNotEqual((analysis / "eval.json").read_bytes(), before)
+        dump = (analysis / "pred.safetensors").read_bytes()
+        (analysis / "pred.safetensors").write_bytes(dump[:len(dump) // 2])
+        self.refused("eval", "--offline", student, says=["pred.safetensors"])
+        (analysis / "pred.safetensors").write_bytes(dump)
+        (analysis / "eval.json").write_bytes(before)
+        for folder in away:
+            folder.rename(folder.parent / "ckpt")
 
     def test_learns_from_shapes(self):
         run = self.train("a", "name=T1w", "data.train_size=3000", "data.test_size=500", "optim.epochs=10", "optim.batch=64", "optim.warmup=2", "optim.schedule=cosine",
@@ -163,7 +210,7 @@ class Runs(Temporary):
                              f"precision={precision}")
             losses.append(epochs(run)[0]["loss"])
             kd_bench("eval", run)
-            self.assertEqual(json.loads((run / "analysis" / "eval.json").read_text())["gallery"]["cam_side"], 7)
+            self.assertEqual(json.loads((run / "analysis" / "gallery.json").read_text())["cam_side"], 7)
         self.assertTrue(all(math.isfinite(v) and 1 < v < 6 for v in losses), losses)
         self.assertEqual(len(set(losses)), len(losses))
 
@@ -180,14 +227,6 @@ class Runs(Temporary):
 
 
 class BadInput(Temporary):
-    def refused(self, *args, says=()):
-        result = kd_bench(*args, check=False)
-        self.assertNotEqual(result.returncode, 0, args)
-        lines = result.stderr.strip().splitlines()
-        self.assertEqual(len(lines), 1, f"{args}: {result.stderr}")
-        for word in says:
-            self.assertIn(str(word), lines[0], args)
-
     def train_refused(self, *settings, says, verb="train"):
         self.refused(verb, "--quiet", "--out", self.dir / "runs", *SMALL, *settings, says=says)
         leftovers = [p for p in self.dir.rglob("*") if p.suffix == ".tmp"]

@@ -126,7 +126,22 @@ TEST_F(RecipeFile, PublishedBudgetsByRoleAndData) {
       EXPECT_EQ(r.data.norm, r.data.name != "cifar100" ? "imagenet" : r.preset == "clean" ? "cifar100" : "cifar10");
       EXPECT_EQ(r.loss.alpha, 0.6);
       EXPECT_EQ(r.loss.tau, 3);
+      const bool imagenet = r.data.name != "cifar100", published = r.preset == "as-published";
+      EXPECT_EQ(view_pipeline(r.data), imagenet ? "imagenet" : "cifar");
+      EXPECT_EQ(r.data.randaugment, published ? "timm_old" : "increasing");
+      EXPECT_EQ(r.data.test_interp, published || imagenet ? "bilinear" : "bicubic") << "clean: as in training";
+      EXPECT_EQ(r.optim.last_batch, published && imagenet ? "drop" : "keep");
     }
+}
+
+TEST_F(RecipeFile, PipelineFollowsTheDataUnlessItIsGiven) {
+  auto pipeline = [](const std::vector<std::string>& words) { return view_pipeline(load_recipe({}, words).data); };
+  for (const char* data : {"shapes", "cifar10", "cifar100"}) EXPECT_EQ(pipeline({std::string("data.name=") + data}), "cifar") << data;
+  for (const char* data : {"images", "imagenet", "imagenet_lt"}) EXPECT_EQ(pipeline({std::string("data.name=") + data}), "imagenet") << data;
+  EXPECT_EQ(pipeline({"data.pipeline=imagenet"}), "imagenet");
+  EXPECT_EQ(pipeline({"data.name=imagenet", "data.pipeline=cifar"}), "cifar");
+  EXPECT_EQ(load_recipe({}, {"preset=clean", "data.name=imagenet", "data.pipeline=cifar"}).data.test_interp, "bicubic");
+  EXPECT_EQ(load_recipe({}, {}).data.test_interp, "bilinear");
 }
 
 TEST_F(RecipeFile, KindOfARun) {
@@ -367,9 +382,16 @@ TEST_F(RecipeFile, DiffShowsWhatDiffersAndNothingElse) {
     words >> key >> a >> b;
     rows[key] = {a, b};
   }
-  const std::map<std::string, std::pair<std::string, std::string>> expected{
-      {"preset", {"as-published", "clean"}}, {"data.holdout", {"0", "0.1"}}, {"data.norm", {"cifar10", "cifar100"}}, {"data.cutout", {"16", "112"}},
-      {"teacher_bn", {"batch", "running"}},  {"optim.lr", {"0.1", "0.05"}},  {"optim.lr_shift", {"1", "0"}},         {"select", {"test_best", "holdout"}}};
+  const std::map<std::string, std::pair<std::string, std::string>> expected{{"preset", {"as-published", "clean"}},
+                                                                            {"data.holdout", {"0", "0.1"}},
+                                                                            {"data.norm", {"cifar10", "cifar100"}},
+                                                                            {"data.cutout", {"16", "112"}},
+                                                                            {"data.randaugment", {"timm_old", "increasing"}},
+                                                                            {"data.test_interp", {"bilinear", "bicubic"}},
+                                                                            {"teacher_bn", {"batch", "running"}},
+                                                                            {"optim.lr", {"0.1", "0.05"}},
+                                                                            {"optim.lr_shift", {"1", "0"}},
+                                                                            {"select", {"test_best", "holdout"}}};
   EXPECT_EQ(rows, expected) << text;
   EXPECT_EQ(recipe_diff("smoke", "smoke", {"seed=3"}), "no difference\n");
   EXPECT_NE(recipe_diff("as-published", "clean", {"name=T1w", "data.cutout=8"}).find("select"), text.npos);
@@ -388,12 +410,11 @@ TEST_F(RecipeFile, DiffShowsWhatDiffersAndNothingElse) {
 }
 
 TEST_F(RecipeFile, TheSwitchesAreWhatThePresetsSet) {
-  auto values = [](const char* preset) {
+  auto values = [](const char* preset, const std::string& data) {
     std::map<std::string, std::string> out;
-    for (const RecipeValue& v : recipe_values({read_word(std::string("preset=") + preset), read_word("data.name=cifar100")})) out[v.key] = v.value;
+    for (const RecipeValue& v : recipe_values({read_word(std::string("preset=") + preset), read_word("data.name=" + data)})) out[v.key] = v.value;
     return out;
   };
-  const auto published = values("as-published"), clean = values("clean");
   std::set<std::string> switched{"preset"};
   ASSERT_EQ(switches().size(), 30u);
   for (size_t i = 0; i < 30; ++i) {
@@ -402,13 +423,16 @@ TEST_F(RecipeFile, TheSwitchesAreWhatThePresetsSet) {
     EXPECT_FALSE(s.fact.empty()) << s.id;
     EXPECT_TRUE(!s.settings.empty() || !s.here.empty()) << s.id;
     for (const Switch::Value& v : s.settings) {
-      EXPECT_EQ(published.at(v.key), v.published) << s.id;
-      EXPECT_EQ(clean.at(v.key), v.clean) << s.id;
+      EXPECT_EQ(values("as-published", v.data).at(v.key), v.published) << s.id;
+      EXPECT_EQ(values("clean", v.data).at(v.key), v.clean) << s.id;
       switched.insert(v.key);
     }
   }
-  for (const auto& [key, value] : published)
-    EXPECT_TRUE(value == clean.at(key) || switched.count(key)) << key << " differs between the presets and is no switch";
+  for (const char* data : {"cifar100", "imagenet", "imagenet_lt"}) {
+    const auto published = values("as-published", data), clean = values("clean", data);
+    for (const auto& [key, value] : published)
+      EXPECT_TRUE(value == clean.at(key) || switched.count(key)) << key << " differs between the presets for " << data << " and is no switch";
+  }
 }
 
 TEST_F(RecipeFile, TheSwitchesAreInTheDocumentation) {
@@ -417,6 +441,10 @@ TEST_F(RecipeFile, TheSwitchesAreInTheDocumentation) {
     const size_t row = text.find("| " + s.id + " |");
     ASSERT_NE(row, text.npos) << s.id;
     const std::string line = text.substr(row, text.find('\n', row) - row);
+    std::string plain;
+    for (char c : line)
+      if (c != '`') plain += c;
+    EXPECT_NE(plain.find(s.reproduced), plain.npos) << s.id << ": " << line;
     for (const Switch::Value& v : s.settings) EXPECT_NE(line.find("`" + v.key + "=" + v.published + "`"), line.npos) << s.id << ": " << line;
   }
 }
