@@ -391,7 +391,8 @@ TEST_F(RecipeFile, DiffShowsWhatDiffersAndNothingElse) {
                                                                             {"teacher_bn", {"batch", "running"}},
                                                                             {"optim.lr", {"0.1", "0.05"}},
                                                                             {"optim.lr_shift", {"1", "0"}},
-                                                                            {"select", {"test_best", "holdout"}}};
+                                                                            {"select", {"test_best", "holdout"}},
+                                                                            {"published_metrics", {"from_first_drop", "never"}}};
   EXPECT_EQ(rows, expected) << text;
   EXPECT_EQ(recipe_diff("smoke", "smoke", {"seed=3"}), "no difference\n");
   EXPECT_NE(recipe_diff("as-published", "clean", {"name=T1w", "data.cutout=8"}).find("select"), text.npos);
