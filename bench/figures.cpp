@@ -26,11 +26,7 @@ double with_teachers(const RunSummary& r, const std::string& view, const std::st
   return std::isfinite(ensemble) ? ensemble : pair_number(r, view, "T1-S", key);
 }
 double agreement(const RunSummary& r) { return with_teachers(r, "test", "agreement"); }
-double number_of(const Numbers& numbers, const char* key) {
-  auto it = numbers.find(key);
-  return it == numbers.end() ? kNotMeasured : it->second;
-}
-double gap(const RunSummary& r) { return number_of(r.gap, "gap"); }
+double gap(const RunSummary& r) { return number_in(r.gap, "gap"); }
 
 // How many of its teachers were trained on strong views, by their names: T1s.
 size_t strong_teachers(const RunSummary& r) {
@@ -96,7 +92,7 @@ Compared compare(const Groups& groups, const std::string& title, int decimals, c
     for (size_t i = 0; i < stats.size(); ++i) {
       out.series.back().values.push_back(stats[i][m].mean);
       out.series.back().errors.push_back(stats[i][m].sd);
-      out.data.rows[i].push_back({stats[i][m].mean, stats[i][m].sd});
+      out.data.rows[i].push_back(stats[i][m]);
     }
   }
   return out;
@@ -156,7 +152,7 @@ Scatter scatter(const std::string& title, const Groups& students, const Quantity
     xs.push_back(a.mean), ys.push_back(b.mean);
     by_view[view].first.push_back(a.mean), by_view[view].second.push_back(b.mean);
     out.strong.insert(strong), out.views.insert(view);
-    std::vector<Cell> row{g.label, view, double(strong), Cell(a.mean, a.sd), Cell(b.mean, b.sd), double(std::min(a.n, b.n))};
+    std::vector<Cell> row{g.label, view, double(strong), a, b, double(std::min(a.n, b.n))};
     if (panel) row.insert(row.begin(), panel);
     data.rows.push_back(std::move(row));
   }
@@ -471,7 +467,7 @@ std::vector<ReportFigure> accuracy_figures(const Groups& groups) {
                                   {"weak_test", "weak / test", svg::kBlue},
                                   {"strong_base", "strong / base", svg::kOrange},
                                   {"strong_test", "strong / test", svg::kVermilion}})
-    measures.push_back({key, name, color, [key](const RunSummary& r) { return number_of(r.affinity, key); }});
+    measures.push_back({key, name, color, [key](const RunSummary& r) { return number_in(r.affinity, key); }});
   const Compared affinity = compare(groups, "Affinity", 4, measures);
   if (affinity.labels.empty())
     figures.push_back(absent("f7", "Affinity of the augmented views", std::string("No run has affinity in its analysis/eval.json; ") + kEvaluate + "."));

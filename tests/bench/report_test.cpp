@@ -845,7 +845,7 @@ void add_ranked_study(const Tree& tree) {
     eval["gap"]["gap"] = r.gap;
     eval["affinity"] = {{"weak_base", 0.95}, {"weak_test", 0.9}, {"strong_base", 0.85}, {"strong_test", 0.8}};
     eval["views"]["test"]["models"]["S"].update({{"top1_many", 90.0}, {"top1_medium", 70.0}, {"top1_few", 40.0}});
-    tree.write(dir / "analysis" / "eval.json", eval.dump());
+    write_analysis(tree, dir, eval);
   }
 }
 
@@ -956,7 +956,7 @@ TEST(Figures, ImagesAreChosenByRule) {
   }
   for (const char* name : {"T1", "T2"}) gallery["items"][0]["models"][name]["pred"] = 2;
   eval["gallery"] = gallery;
-  tree.write(dir / "analysis" / "eval.json", eval.dump());
+  write_analysis(tree, dir, eval);
   const ReportFigure f6 = attention_figures(group_runs(find_runs(tree.path()))).at(0);
   ASSERT_EQ(f6.panels.size(), 8u);
   ASSERT_EQ(f6.data.rows.size(), 24u) << "three models each";
