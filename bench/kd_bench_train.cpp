@@ -136,6 +136,9 @@ class Run {
     if (evaluate) {
       if (splits_.holdout.size() > 0) holdout = predict(*net_, splits_.holdout, test_view());
       test = predict(*net_, splits_.test, test_view());
+      // The last update of an epoch can be the one that breaks the network, and no training loss has seen it yet.
+      KD_INPUT(std::isfinite(test.loss), "{}: after epoch {} (lr {:.4g}) the loss became {} on the test images; lower optim.lr or lengthen optim.warmup",
+               recipe_.name, epoch, lr, test.loss);
     }
     state_.epochs_done = epoch + 1;
     state_.seconds += train_seconds + seconds_since(start);
