@@ -6,6 +6,7 @@
 #include <set>
 #include <tuple>
 
+#include "bench/stats.h"
 #include "engine/base/check.h"
 
 namespace kd {
@@ -60,6 +61,18 @@ class Fields {
       if (value.is_number() || value.is_null()) out[key] = value.is_null() ? kNotMeasured : value.get<double>();
     return out;
   }
+  // Of {"key": [number, ...]}; null is NaN, what is absent an empty list.
+  std::vector<double> list(const char* key) const {
+    const json* j = find(key);
+    std::vector<double> out;
+    if (!j) return out;
+    KD_INPUT(j->is_array(), "{}: expected a list, found {}", inside(key), j->type_name());
+    for (const json& value : *j) {
+      KD_INPUT(value.is_number() || value.is_null(), "{}: expected numbers, found {}", inside(key), value.type_name());
+      out.push_back(value.is_null() ? kNotMeasured : value.get<double>());
+    }
+    return out;
+  }
   std::vector<std::string> keys() const {
     std::vector<std::string> out;
     for (const auto& [key, value] : object_.items()) out.push_back(key);
@@ -72,17 +85,33 @@ class Fields {
   std::string where_;
 };
 
+void read_maps(const Fields& kinds, std::map<std::string, MapEval>& into) {
+  for (const std::string& kind : kinds.keys()) {
+    const Fields fields = kinds.object(kind.c_str()), sweep = fields.object("sweep");
+    MapEval& map = into[kind];
+    for (auto [key, numbers] :
+         {std::pair{"iou", &map.iou}, {"area", &map.area}, {"truth_iou", &map.truth_iou}, {"iou_rk", &map.iou_rk}, {"skipped", &map.skipped}})
+      *numbers = fields.object(key).numbers();
+    for (const std::string& pair : sweep.keys()) map.sweep[pair] = sweep.list(pair.c_str());
+  }
+}
+
 void read_evaluation(RunSummary& run, const Path& path) {
+  constexpr int64_t kNewestFormat = 2;
   // The gallery, by far the largest part, is only of interest to the report.
   auto keep = [](int depth, json::parse_event_t event, json& value) { return !(depth == 1 && event == json::parse_event_t::key && value == "gallery"); };
   const json document = parse_json(read_text(path), path.string(), keep);
   const Fields eval(document, path.string());
+  const int64_t format = eval.integer("format", 1);
+  KD_INPUT(format <= kNewestFormat, "{}: has format {}, this kd_bench reads up to {}; use the newer kd_bench that wrote it", path.string(), format,
+           kNewestFormat);
   const Fields views = eval.object("views");
   for (const std::string& view : views.keys()) {
     const Fields fields = views.object(view.c_str()), models = fields.object("models"), pairs = fields.object("pairs");
+    ViewEval& of_view = run.views[view];
     for (const std::string& name : models.keys()) {
       const Fields model = models.object(name.c_str());
-      ModelEval& into = run.views[view].models[name];
+      ModelEval& into = of_view.models[name];
       into.numbers = model.numbers();
       const json* rows = model.find("reliability");
       if (!rows) continue;
@@ -92,14 +121,16 @@ void read_evaluation(RunSummary& run, const Path& path) {
         into.reliability.push_back({int(std::clamp<int64_t>(bin.integer("bin"), 0, 1 << 20)), bin.integer("n"), bin.number("acc"), bin.number("conf")});
       }
     }
-    for (const std::string& name : pairs.keys()) run.views[view].pairs[name] = pairs.object(name.c_str()).numbers();
+    for (const std::string& name : pairs.keys()) of_view.pairs[name] = pairs.object(name.c_str()).numbers();
+    of_view.rk = fields.object("rk").numbers();
   }
-  const Fields attention = eval.object("attention"), kinds = attention.object("kinds");
+  run.gap = eval.object("gap").numbers();
+  run.affinity = eval.object("affinity").numbers();
+  const Fields attention = eval.object("attention"), map_views = attention.object("views");
   run.map_threshold = attention.number("threshold");
-  for (const std::string& kind : kinds.keys()) {
-    const Fields fields = kinds.object(kind.c_str());
-    run.maps[kind] = {fields.object("iou").numbers(), fields.object("area").numbers(), fields.object("truth_iou").numbers()};
-  }
+  run.sweep_thresholds = attention.list("sweep_thresholds");
+  if (attention.find("kinds")) read_maps(attention.object("kinds"), run.views["test"].maps);  // format 1 has one view
+  for (const std::string& view : map_views.keys()) read_maps(map_views.object(view.c_str()), run.views[view].maps);
   run.evaluated = true;
 }
 
@@ -120,7 +151,9 @@ RunSummary read_run(const Path& dir) {
                            {"view", &run.view},
                            {"precision", &run.precision},
                            {"select", &run.select},
-                           {"command", &run.command}})
+                           {"command", &run.command},
+                           {"combine", &run.combine},
+                           {"attention_mode", &run.attention_mode}})
     *into = summary.text(key);
   for (auto [key, into] : {std::pair{"px", &run.px},
                            {"seed", &run.seed},
@@ -136,9 +169,17 @@ RunSummary read_run(const Path& dir) {
                            {"test_top1_selected", &run.test_top1_selected},
                            {"train_top1_last", &run.train_top1_last},
                            {"seconds", &run.seconds},
-                           {"img_per_s", &run.img_per_s}})
+                           {"img_per_s", &run.img_per_s},
+                           {"alpha", &run.alpha},
+                           {"soft_weight", &run.soft_weight},
+                           {"tau", &run.tau},
+                           {"attention_weight", &run.attention_weight}})
     *into = summary.number(key);
   run.selected_epoch = summary.integer("selected_epoch", -1);
+  if (const json* zscore = summary.find("zscore")) {
+    KD_INPUT(zscore->is_boolean(), "{}: expected true or false, found {}", summary.inside("zscore"), zscore->type_name());
+    run.zscore = zscore->get<bool>();
+  }
   KD_INPUT(run.kind == "teacher" || run.kind == "baseline" || run.kind == "student", "{}: kind is '{}', expected teacher, baseline or student", path.string(),
            run.kind);
   if (const json* teachers = summary.find("teachers")) {
@@ -198,27 +239,59 @@ const typename Map::mapped_type* at(const Map& map, const std::string& key) {
   auto it = map.find(key);
   return it == map.end() ? nullptr : &it->second;
 }
-double number_at(const Numbers* numbers, const std::string& key) {
-  const double* value = numbers ? at(*numbers, key) : nullptr;
-  return value ? *value : kNotMeasured;
-}
 
 }  // namespace
+
+double number_in(const Numbers& numbers, const std::string& key) {
+  const double* value = at(numbers, key);
+  return value ? *value : kNotMeasured;
+}
 
 double model_number(const RunSummary& run, const std::string& view, const std::string& model, const std::string& key) {
   const ViewEval* eval = at(run.views, view);
   const ModelEval* found = eval ? at(eval->models, model) : nullptr;
-  return number_at(found ? &found->numbers : nullptr, key);
+  return found ? number_in(found->numbers, key) : kNotMeasured;
 }
 
 double pair_number(const RunSummary& run, const std::string& view, const std::string& pair, const std::string& key) {
   const ViewEval* eval = at(run.views, view);
-  return number_at(eval ? at(eval->pairs, pair) : nullptr, key);
+  const Numbers* found = eval ? at(eval->pairs, pair) : nullptr;
+  return found ? number_in(*found, key) : kNotMeasured;
 }
 
-double map_number(const RunSummary& run, const std::string& kind, Numbers MapEval::*quantity, const std::string& key) {
-  const MapEval* found = at(run.maps, kind);
-  return number_at(found ? &(found->*quantity) : nullptr, key);
+double rk_number(const RunSummary& run, const std::string& view, const std::string& key) {
+  const ViewEval* eval = at(run.views, view);
+  return eval ? number_in(eval->rk, key) : kNotMeasured;
+}
+
+double map_number(const RunSummary& run, const std::string& kind, Numbers MapEval::*quantity, const std::string& key, const std::string& view) {
+  const MapEval* found = at(maps_of(run, view), kind);
+  return found ? number_in(found->*quantity, key) : kNotMeasured;
+}
+
+const std::map<std::string, MapEval>& maps_of(const RunSummary& run, const std::string& view) {
+  static const std::map<std::string, MapEval> kNone;
+  const ViewEval* eval = at(run.views, view);
+  return eval ? eval->maps : kNone;
+}
+
+std::optional<RunName> read_name(const std::string& name) {
+  RunName out;
+  size_t i = 0;
+  auto mark_at = [&](size_t k) { return k < name.size() && (name[k] == 'w' || name[k] == 's'); };
+  if (name.starts_with("only_")) {
+    i = 5;
+  } else {
+    for (char digit = '1'; name.compare(i, 2, {'T', digit}) == 0 && mark_at(i + 2) && name.compare(i + 3, 1, "_") == 0; i += 4, ++digit)
+      out.teachers += name[i + 2];
+    if (out.teachers.empty()) return std::nullopt;
+  }
+  if (name.compare(i, 1, "S") != 0 || !mark_at(i + 1)) return std::nullopt;
+  out.view = name[i + 1];
+  out.arm = name.substr(i + 2);
+  if (out.arm.size() == 1 || (!out.arm.empty() && out.arm[0] != '_')) return std::nullopt;
+  if (!out.arm.empty()) out.arm.erase(0, 1);
+  return out;
 }
 
 std::vector<Epoch> read_epochs(const RunSummary& run) {
@@ -332,9 +405,6 @@ std::vector<RunGroup> group_runs(std::vector<RunSummary> runs) {
 }
 
 Stat stat_of(const std::vector<double>& values) {
-  // t quantiles at 0.975 for 1 to 30 degrees of freedom; beyond, the first two terms of the Cornish-Fisher expansion (error below 1e-4).
-  constexpr double kQuantiles[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314,
-                                   2.1199,  2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423};
   Stat stat;
   double sum = 0, squares = 0;
   for (double v : values)
@@ -344,12 +414,8 @@ Stat stat_of(const std::vector<double>& values) {
   if (stat.n < 2) return stat;
   for (double v : values)
     if (std::isfinite(v)) squares += (v - stat.mean) * (v - stat.mean);
-  const int64_t freedom = stat.n - 1;
-  stat.sd = std::sqrt(squares / double(freedom));
-  constexpr double z = 1.959964;
-  const double nu = double(freedom);
-  const double t = freedom <= 30 ? kQuantiles[freedom - 1] : z + (z * z * z + z) / (4 * nu) + (5 * std::pow(z, 5) + 16 * z * z * z + 3 * z) / (96 * nu * nu);
-  stat.ci95 = t * stat.sd / std::sqrt(double(stat.n));
+  stat.sd = std::sqrt(squares / double(stat.n - 1));
+  stat.ci95 = student_t975(stat.n - 1) * stat.sd / std::sqrt(double(stat.n));
   return stat;
 }
 

@@ -407,7 +407,7 @@ Table attention_table(const std::vector<RunGroup>& groups) {
   for (const RunGroup& g : groups)
     for (const RunSummary& r : g.runs) {
       if (std::isfinite(r.map_threshold)) thresholds.insert(r.map_threshold);
-      for (const auto& [kind, map] : r.maps) {
+      for (const auto& [kind, map] : maps_of(r)) {
         kinds.insert(kind);
         for (const auto& [pair, iou] : map.iou) pairs.insert(pair);
         for (const auto& [model, iou] : map.truth_iou) models.insert(model);
