@@ -52,9 +52,10 @@ class Runs {
     ViewEval& test = r.views["test"];
     test.models["S"].numbers = {{"top1", r.test_top1_selected}};
     // What belongs to the teachers is the same in every run that has them.
-    auto of_teachers = [&](uint32_t quantity, double size) {
-      return noise(quantity, s.seed, uint32_t(std::hash<std::string>()(fmt::format("{}", fmt::join(s.teachers, " ")))), size * noise_);
-    };
+    uint32_t which = 0;
+    for (const std::string& teacher : s.teachers)
+      for (char c : teacher) which = which * 31 + uint32_t(c);
+    auto of_teachers = [&](uint32_t quantity, double size) { return noise(quantity, s.seed, which, size * noise_); };
     for (size_t i = 0; i < s.teachers.size(); ++i)
       test.models[fmt::format("T{}", i + 1)].numbers = {{"top1", (i == 0 ? p.teacher1 : p.teacher2) + of_teachers(3 + uint32_t(i), .05)},
                                                         {"nll", .7 + of_teachers(5 + uint32_t(i), .1)}};
