@@ -79,11 +79,17 @@ int run_main(int argc, char** argv) {
   eval->add_option("--device", device_name, devices);
 
   Path runs = "runs", report_out;
-  std::string format = "text", which = "all";
+  TableOptions table_options;
   CLI::App* table = app.add_subcommand("table", "tables of all runs below a folder");
   table->add_option("runs", runs, "the folder")->capture_default_str();
-  table->add_option("--format", format, "text, md, csv, tsv or latex")->capture_default_str();
-  table->add_option("--table", which, "accuracy, fidelity, calibration, attention or all")->capture_default_str();
+  table->add_option("--format", table_options.format, "text, md, csv, tsv, latex or html")->capture_default_str();
+  table->add_option("--which", table_options.which, "r1 to r11, accuracy, fidelity, calibration, attention; overview: these four; all. With commas")
+      ->capture_default_str();
+  table->add_option("--metrics", table_options.metrics, "std: textbook definitions; rk: the published code's; both")->capture_default_str();
+  table->add_flag("--trace", table_options.trace, "say which run directories every row is made of");
+  table->add_flag("--paper", table_options.paper, "names as the paper writes them, and a column for published values");
+  table->add_option("--published", table_options.published, "those values: a CSV name,key,value");
+  table->add_option("-o,--out", table_options.out, "a folder for ID.txt, .md, .csv and .tex of each table, instead of printing");
   CLI::App* report = app.add_subcommand("report", "one offline HTML file about all runs below a folder");
   report->add_option("runs", runs, "the folder")->capture_default_str();
   report->add_option("-o,--out", report_out, "the file (default: RUNS/report.html)");
@@ -162,7 +168,7 @@ int run_main(int argc, char** argv) {
     for (const Path& path : run_dirs) evaluate_run(path, eval_options);
     if (!eval_options.quiet) fmt::print("Next: kd_bench table, kd_bench report\n");
   } else if (*table) {
-    print_tables(runs, format, which);
+    print_tables(runs, table_options);
   } else if (*report) {
     if (report_out.empty()) report_out = runs / "report.html";
     write_report(runs, report_out);

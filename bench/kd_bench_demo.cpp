@@ -27,7 +27,7 @@ void demo(const Path& out, Device device, bool quiet) {
   const Path taught = train({"name=T1w_T2s_Sw", "view=weak", "seed=3", "teachers=[" + weak.string() + ", " + strong.string() + "]"});
   for (const Path& run : {weak, strong, alone, taught}) evaluate_run(run, {.device = device, .quiet = true});
 
-  if (!quiet) print_tables(runs, "text", "all");
+  if (!quiet) print_tables(runs, {});
   const Path report = out / "report.html";
   write_report(runs, report);
   if (!quiet)

@@ -14,9 +14,9 @@ namespace {
 
 using nlohmann::json;
 
-json parse_json(const std::string& text, const std::string& where, const json::parser_callback_t& keep = nullptr) {
+json parse_json(const std::string& text, const std::string& where) {
   try {
-    return json::parse(text, keep);
+    return json::parse(text);
   } catch (const json::parse_error& e) {
     throw Error(fmt::format("{}: not valid JSON near byte {}; the file is damaged, make it again", where, e.byte));
   } catch (const json::exception&) {
@@ -98,9 +98,7 @@ void read_maps(const Fields& kinds, std::map<std::string, MapEval>& into) {
 
 void read_evaluation(RunSummary& run, const Path& path) {
   constexpr int64_t kNewestFormat = 2;
-  // The gallery, by far the largest part, is only of interest to the report.
-  auto keep = [](int depth, json::parse_event_t event, json& value) { return !(depth == 1 && event == json::parse_event_t::key && value == "gallery"); };
-  const json document = parse_json(read_text(path), path.string(), keep);
+  const json document = parse_json(read_text(path), path.string());
   const Fields eval(document, path.string());
   const int64_t format = eval.integer("format", 1);
   KD_INPUT(format <= kNewestFormat, "{}: has format {}, this kd_bench reads up to {}; use the newer kd_bench that wrote it", path.string(), format,
@@ -342,18 +340,17 @@ std::vector<uint8_t> from_base64(const std::string& text, const std::string& whe
 }  // namespace
 
 Gallery read_gallery(const RunSummary& run) {
-  const Path path = run.dir / "analysis" / "eval.json";
+  const Path path = run.dir / "analysis" / "gallery.json";
   Gallery gallery;
-  if (!run.evaluated) return gallery;
-  auto keep = [](int depth, json::parse_event_t event, json& value) { return !(depth == 1 && event == json::parse_event_t::key && value != "gallery"); };
-  const json document = parse_json(read_text(path), path.string(), keep);
-  const Fields fields = Fields(document, path.string()).object("gallery");
+  if (!std::filesystem::exists(path)) return gallery;
+  const json document = parse_json(read_text(path), path.string());
+  const Fields fields(document, path.string());
   const json *items = fields.find("items"), *names = fields.find("class_names");
   if (!items) return gallery;
   gallery.px = fields.integer("px");
   gallery.kind = fields.text("kind");
   KD_INPUT(gallery.px >= 1 && gallery.px <= 1024, "{}: {} where 1 to 1024 is possible", fields.inside("px"), gallery.px);
-  KD_INPUT(items->is_array() && (!names || names->is_array()), "{}: items and class_names must be lists", fields.inside("gallery"));
+  KD_INPUT(items->is_array() && (!names || names->is_array()), "{}: items and class_names must be lists", fields.inside("items"));
   if (names)
     for (const json& name : *names) gallery.class_names.push_back(name.is_string() ? name.get<std::string>() : name.dump());
   const size_t pixels = size_t(gallery.px * gallery.px);

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <set>
-#include <tuple>
+#include <map>
 
+#include "bench/svg.h"
 #include "engine/base/check.h"
 
 namespace kd {
@@ -82,7 +81,8 @@ std::string latex_text(const std::string& text) {
   static const std::map<std::string_view, const char*> kEscapes{
       {"&", "\\&"}, {"%", "\\%"}, {"$", "\\$"}, {"#", "\\#"}, {"_", "\\_"}, {"{", "\\{"}, {"}", "\\}"}, {"<", "$<$"}, {">", "$>$"}, {"|", "$|$"}, {"\"", "''"},
       {"~", "\\textasciitilde{}"}, {"^", "\\textasciicircum{}"}, {"\\", "\\textbackslash{}"}, {"±", "$\\pm$"}, {"‖", "$\\Vert$"}, {"–", "--"}, {"−", "$-$"},
-      {"κ", "$\\kappa$"}, {"·", "$\\cdot$"}};
+      {"κ", "$\\kappa$"}, {"·", "$\\cdot$"},
+      {"→", "$\\to$"}, {"Δ", "$\\Delta$"}, {"α", "$\\alpha$"}, {"τ", "$\\tau$"}, {"ρ", "$\\rho$"}, {"…", "\\ldots{}"}};
   // clang-format on
   const std::string line = one_line(text);
   std::string out;
@@ -112,47 +112,110 @@ std::string padded(const std::string& text, size_t cells, bool right) {
   return right ? space + text : text + space;
 }
 
-std::string wrapped(const std::string& text) {
-  constexpr size_t kLine = 110;
-  std::string out;
+constexpr size_t kLine = 120;  // of a terminal
+
+// In lines of at most so many cells, broken at spaces, and within words that are longer than a line; never without a line.
+std::vector<std::string> lines_of(const std::string& text, size_t cells) {
+  std::vector<std::string> lines(1);
   size_t used = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find(' ', begin), text.size());
-    const std::string word = text.substr(begin, end - begin);
-    if (used > 0 && used + 1 + cells_of(word) > kLine) out += '\n', used = 0;
-    if (used > 0) out += ' ', ++used;
-    out += word;
+    std::string word = text.substr(begin, end - begin);
+    for (; cells_of(word) > cells && cells > 1; used = 0) {
+      if (used > 0) lines.emplace_back();
+      std::string part;
+      for (const Letter& letter : letters_of(word))
+        if (cells_of(part) + cells_of(letter.bytes) <= cells)
+          part += letter.bytes;
+        else
+          break;
+      lines.back() = part;
+      lines.emplace_back();
+      word.erase(0, part.size());
+    }
+    if (used > 0 && used + 1 + cells_of(word) > cells) lines.emplace_back(), used = 0;
+    if (used > 0) lines.back() += ' ', ++used;
+    lines.back() += word;
     used += cells_of(word);
     begin = end + 1;
   }
-  return out + "\n";
+  return lines;
+}
+
+std::string wrapped(const std::string& text) { return fmt::format("{}\n", fmt::join(lines_of(text, 110), "\n")); }
+
+// The columns that say what a row is: those before the first measured one, the number of seeds included.
+size_t leading_columns(const Table& table) {
+  size_t lead = 0;
+  while (lead < table.columns.size() && (!is_number(table.columns[lead]) || table.columns[lead].key == "seeds")) ++lead;
+  return lead;
 }
 
 std::string as_text(const Table& table) {
-  std::vector<size_t> widths;
+  constexpr size_t kGap = 2, kNarrow = 14, kLongWord = 24;
+  const size_t n = table.columns.size();
+  std::vector<std::vector<std::string>> entries(table.rows.size());
+  std::vector<size_t> widths, narrowest(n, kNarrow);  // a word of a text column is only broken if it is a long one
   for (const Column& c : table.columns) widths.push_back(cells_of(c.name));
-  auto entry = [&](size_t r, size_t c) {
-    std::string text = one_line(shown(table.columns[c], table.rows[r][c]));
-    if (table.columns[c].best != Best::none) text += is_best(table, r, c) ? "*" : " ";
-    return text;
-  };
   for (size_t r = 0; r < table.rows.size(); ++r)
-    for (size_t c = 0; c < widths.size(); ++c) widths[c] = std::max(widths[c], cells_of(entry(r, c)));
-
-  auto row = [&](auto&& entry_of) {
-    std::string line;
-    for (size_t c = 0; c < widths.size(); ++c) line += (c ? "  " : "") + padded(entry_of(c), widths[c], is_number(table.columns[c]));
-    return line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+    for (size_t c = 0; c < n; ++c) {
+      std::string text = one_line(shown(table.columns[c], table.rows[r][c]));
+      if (table.columns[c].best != Best::none) text += is_best(table, r, c) ? "*" : " ";
+      widths[c] = std::max(widths[c], cells_of(text));
+      for (const std::string& word : lines_of(text, 1)) narrowest[c] = std::max(narrowest[c], std::min(cells_of(word), kLongWord));
+      entries[r].push_back(std::move(text));
+    }
+  auto width_of = [&](size_t first, size_t last) {
+    size_t sum = 0;
+    for (size_t c = first; c < last; ++c) sum += widths[c] + kGap;
+    return sum;
   };
-  // Blank lines help only between groups worth the name.
-  bool grouped = false;
+  // Long words wrap, the longest first, until all columns fit.
+  while (width_of(0, n) > kLine + kGap) {
+    size_t longest = n;
+    for (size_t c = 0; c < n; ++c)
+      if (!is_number(table.columns[c]) && widths[c] > narrowest[c] && (longest == n || widths[c] > widths[longest])) longest = c;
+    if (longest == n) break;
+    --widths[longest];
+  }
+  // What still does not fit goes below, in blocks that begin with the leading columns.
+  const size_t lead = leading_columns(table);
+  std::vector<std::pair<size_t, size_t>> blocks;
+  for (size_t first = lead; first < n || blocks.empty();) {
+    size_t last = std::min(first + 1, n);
+    while (last < n && width_of(0, lead) + width_of(first, last + 1) <= kLine + kGap) ++last;
+    blocks.push_back({first, last});
+    first = last;
+  }
+  bool grouped = false;  // blank lines help only between groups worth the name
   for (size_t r = 0; r < table.rows.size(); ++r) grouped |= group_end(table, r) - group_begin(table, r) > 1;
-  std::string out = table.title + "\n\n";
-  out += row([&](size_t c) { return table.columns[c].name; });
-  out += row([&](size_t c) { return std::string(widths[c], '-'); });
-  for (size_t r = 0; r < table.rows.size(); ++r) {
-    if (grouped && starts_group(table, r)) out += "\n";
-    out += row([&](size_t c) { return entry(r, c); });
+
+  std::string out = table.title + "\n";
+  for (const auto& [first, last] : blocks) {
+    std::vector<size_t> columns;
+    for (size_t c = 0; c < last; ++c)
+      if (c < lead || c >= first) columns.push_back(c);
+    auto row = [&](auto&& entry_of) {
+      std::vector<std::vector<std::string>> cells;
+      size_t height = 1;
+      for (size_t c : columns) {
+        cells.push_back(is_number(table.columns[c]) ? std::vector{std::string(entry_of(c))} : lines_of(entry_of(c), widths[c]));
+        height = std::max(height, cells.back().size());
+      }
+      for (size_t k = 0; k < height; ++k) {
+        std::string line;
+        for (size_t i = 0; i < columns.size(); ++i)
+          line += (i ? "  " : "") + padded(k < cells[i].size() ? cells[i][k] : "", widths[columns[i]], is_number(table.columns[columns[i]]));
+        out += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+      }
+    };
+    out += "\n";
+    row([&](size_t c) { return table.columns[c].name; });
+    row([&](size_t c) { return std::string(widths[c], '-'); });
+    for (size_t r = 0; r < table.rows.size(); ++r) {
+      if (grouped && starts_group(table, r)) out += "\n";
+      row([&](size_t c) { return entries[r][c]; });
+    }
   }
   out += "\n";
   for (const std::string& note : table.notes) out += wrapped(note);
@@ -177,28 +240,44 @@ std::string as_markdown(const Table& table) {
   return out;
 }
 
-std::string as_separated(const Table& table, Format format) {
-  auto field = [&](const std::string& text) { return format == Format::csv ? csv_field(text) : one_line(text); };
+std::string as_separated(const std::vector<Table>& tables, Format format, bool with_titles) {
   auto number = [](double v) { return std::isfinite(v) ? fmt::format("{:.9g}", v) : std::string(); };
-  auto join = [&](const std::vector<std::string>& fields) {
-    return fmt::format("{}{}", fmt::join(fields, format == Format::csv ? "," : "\t"), format == Format::csv ? "\r\n" : "\n");
+  std::vector<std::string> keys;
+  std::vector<std::map<std::string, std::string>> records;
+  auto add_key = [&](const std::string& key) {
+    if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
   };
-  std::vector<std::string> head;
-  for (const Column& c : table.columns) {
-    head.push_back(field(c.key));
-    if (c.kind == Column::Kind::spread) head.push_back(field(c.key + "_sd"));
-  }
-  if (!table.caveat.empty()) head.push_back("caveat");
-  std::string out = join(head);
-  for (const auto& row : table.rows) {
-    std::vector<std::string> fields;
-    for (size_t c = 0; c < row.size(); ++c) {
-      fields.push_back(is_number(table.columns[c]) ? number(row[c].value) : field(row[c].text));
-      if (table.columns[c].kind == Column::Kind::spread) fields.push_back(number(row[c].sd));
+  if (with_titles) add_key("table");
+  for (const Table& table : tables) {
+    for (const Column& c : table.columns) {
+      add_key(c.key);
+      if (c.kind == Column::Kind::spread || c.kind == Column::Kind::difference)
+        for (const char* part : {"_sd", "_ci95", "_n"}) add_key(c.key + part);
     }
-    if (!table.caveat.empty()) fields.push_back(field(table.caveat));
-    out += join(fields);
+    for (const auto& row : table.rows) {
+      auto& record = records.emplace_back();
+      if (with_titles) record["table"] = table.title;
+      if (!table.caveat.empty()) record["caveat"] = table.caveat;
+      for (size_t c = 0; c < row.size(); ++c) {
+        const Column& column = table.columns[c];
+        record[column.key] = is_number(column) ? number(row[c].value) : row[c].text;
+        if (column.kind != Column::Kind::spread && column.kind != Column::Kind::difference) continue;
+        record[column.key + "_sd"] = number(row[c].sd);
+        record[column.key + "_ci95"] = number(row[c].ci95);
+        record[column.key + "_n"] = row[c].n > 0 ? fmt::format("{}", row[c].n) : "";
+      }
+    }
   }
+  if (std::any_of(tables.begin(), tables.end(), [](const Table& t) { return !t.caveat.empty(); })) add_key("caveat");
+  std::stable_partition(keys.begin(), keys.end(), [](const std::string& key) { return key != "runs"; });  // last, whichever table brought it
+  std::string out;
+  auto line = [&](auto&& text_of) {
+    std::vector<std::string> fields;
+    for (const std::string& key : keys) fields.push_back(format == Format::csv ? csv_field(text_of(key)) : one_line(text_of(key)));
+    out += fmt::format("{}{}", fmt::join(fields, format == Format::csv ? "," : "\t"), format == Format::csv ? "\r\n" : "\n");
+  };
+  line([](const std::string& key) { return key; });
+  for (auto& record : records) line([&](const std::string& key) { return record[key]; });
   return out;
 }
 
@@ -212,7 +291,7 @@ std::string as_latex(const Table& table) {
     if (starts_group(table, r)) out += "\\midrule\n";
     for (size_t c = 0; c < table.columns.size(); ++c) {
       const std::string text = latex_text(shown(table.columns[c], table.rows[r][c]));
-      out += (c ? " & " : "") + (is_best(table, r, c) ? "\\textbf{" + text + "}" : text);
+      out += (c ? " & " : "") + (is_best(table, r, c) ? "\\textbf{" + text + "}" : is_second(table, r, c) ? "\\underline{" + text + "}" : text);
     }
     out += " \\\\\n";
   }
@@ -223,250 +302,111 @@ std::string as_latex(const Table& table) {
   return out + "\\end{table}\n";
 }
 
-// ---- the study's tables
-
-// Teachers against the student, the ensemble against it, teachers among themselves, the ensemble against them.
-auto pair_order(const std::string& pair) {
-  const bool ensemble = pair.rfind("Ens-", 0) == 0, student = pair.size() > 2 && pair.substr(pair.size() - 2) == "-S";
-  return std::tuple((student ? 0 : 2) + (ensemble ? 1 : 0), pair);
+std::string as_html(const Table& table) {
+  auto tag = [](const char* name, const std::string& text) { return fmt::format("<{}>{}</{}>", name, text, name); };
+  auto align = [](const Column& c) { return is_number(c) ? " style=\"text-align:right\"" : ""; };
+  std::string out = "<table>\n" + tag("caption", svg::escape(table.title)) + "\n<thead>\n<tr>";
+  for (const Column& c : table.columns) out += fmt::format("<th scope=\"col\"{}>{}</th>", align(c), svg::escape(c.name));
+  out += "</tr>\n</thead>\n<tbody>\n";
+  for (size_t r = 0; r < table.rows.size(); ++r) {
+    if (starts_group(table, r)) out += "</tbody>\n<tbody>\n";
+    out += "<tr>";
+    for (size_t c = 0; c < table.columns.size(); ++c) {
+      const std::string text = svg::escape(shown(table.columns[c], table.rows[r][c]));
+      out += fmt::format("<td{}>{}</td>", align(table.columns[c]), is_best(table, r, c) ? tag("b", text) : is_second(table, r, c) ? tag("u", text) : text);
+    }
+    out += "</tr>\n";
+  }
+  out += "</tbody>\n</table>\n";
+  for (const std::string& note : table.notes) out += tag("p", svg::escape(note)) + "\n";
+  return table.caveat.empty() ? out : out + tag("p", svg::escape(table.caveat)) + "\n";
 }
 
-auto map_order(const std::string& kind) {
-  constexpr const char* kOrder[] = {"pred_class", "label_class", "prob_weighted", "energy", "class_sum", "random_projection"};
-  return std::tuple(std::find(std::begin(kOrder), std::end(kOrder), kind) - std::begin(kOrder), kind);
-}
-
-auto model_order(const std::string& model) { return std::tuple(model == "S" ? 0 : model == "Ens" ? 2 : 1, model); }
-
-std::string dashed(std::string pair) {
-  const size_t at = pair.find('-');
-  return at == pair.npos ? pair : pair.replace(at, 1, "–");
-}
-
-template <class Order>
-std::vector<std::string> ordered(const std::set<std::string>& keys, Order order) {
-  std::vector<std::string> out(keys.begin(), keys.end());
-  std::sort(out.begin(), out.end(), [&](const std::string& a, const std::string& b) { return order(a) < order(b); });
-  return out;
-}
-
-double median(std::vector<double> values) {
-  std::erase_if(values, [](double v) { return !std::isfinite(v); });
-  if (values.empty()) return kNotMeasured;
+// Whether a value is the best (0) or second (1) among the distinct ones of its group, as people read them.
+bool has_rank(const Table& table, size_t row, size_t column, size_t rank) {
+  const Column& c = table.columns[column];
+  if (c.best == Best::none || !std::isfinite(table.rows[row][column].value)) return false;
+  auto read = [&](size_t r) { return std::round(table.rows[r][column].value * std::pow(10, c.decimals)); };
+  std::vector<double> values;
+  for (size_t r = group_begin(table, row); r < group_end(table, row); ++r)
+    if (std::isfinite(read(r))) values.push_back(read(r));
+  if (values.size() < rank + 2) return false;
   std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return (values[(n - 1) / 2] + values[n / 2]) / 2;
+  values.erase(std::unique(values.begin(), values.end()), values.end());
+  if (c.best == Best::highest) std::reverse(values.begin(), values.end());
+  return rank < values.size() && values[rank] == read(row);
 }
-
-Cell cell_of(const Stat& stat) { return {stat.mean, stat.sd}; }
-Column text_column(std::string key, std::string name) { return {std::move(key), std::move(name)}; }
-Column count_column() { return {"seeds", "n", Column::Kind::number, 0}; }
-Column spread_column(std::string key, std::string name, int decimals, Best best = Best::none) {
-  return {std::move(key), std::move(name), Column::Kind::spread, decimals, best};
-}
-
-constexpr const char* kAttentionCaveat =
-    "Caveat: class_sum weighs the features by the sum of the classifier's rows, which softmax training without weight decay leaves at its random start. "
-    "Its IoU compares random projections: what any two projections would give is in the random_projection column. "
-    "Teachers that share pretrained classifiers share that sum, so their class_sum IoU cannot be compared with that of teachers trained from scratch.";
-constexpr const char* kSeedNote = "Mean ± sample standard deviation over n seeds; one seed has no spread.";
 
 }  // namespace
 
 Format format_from_name(const std::string& name) {
-  constexpr std::pair<const char*, Format> kNames[] = {
-      {"text", Format::text}, {"md", Format::markdown}, {"csv", Format::csv}, {"tsv", Format::tsv}, {"latex", Format::latex}};
+  constexpr std::pair<const char*, Format> kNames[] = {{"text", Format::text}, {"md", Format::markdown}, {"csv", Format::csv},
+                                                       {"tsv", Format::tsv},   {"latex", Format::latex}, {"html", Format::html}};
   for (auto [known, format] : kNames)
     if (name == known) return format;
-  throw Error(fmt::format("table format '{}' is unknown; choose text, md, csv, tsv or latex", name));
+  throw Error(fmt::format("table format '{}' is unknown; choose text, md, csv, tsv, latex or html", name));
 }
 
 std::string shown(const Column& column, const Cell& cell) {
   if (column.kind == Column::Kind::text) return cell.text.empty() ? "–" : cell.text;
   if (!std::isfinite(cell.value)) return "–";
-  std::string value = fmt::format("{:.{}f}", cell.value, column.decimals);
-  if (value.find_first_not_of("-0.") == value.npos && value[0] == '-') value.erase(0, 1);
-  return column.kind == Column::Kind::spread && std::isfinite(cell.sd) ? fmt::format("{} ± {:.{}f}", value, cell.sd, column.decimals) : value;
+  auto rounded = [&](double v, const char* plus) {
+    const std::string digits = fmt::format("{:.{}f}", std::abs(v), column.decimals);
+    const bool is_zero = digits.find_first_not_of("0.") == digits.npos;
+    return (v < 0 && !is_zero ? "−" : plus) + digits;
+  };
+  std::string text;
+  if (column.kind == Column::Kind::difference) {
+    text = rounded(cell.value, "+");
+    if (std::isfinite(cell.ci95)) text += fmt::format(" [{}, {}]", rounded(cell.value - cell.ci95, "+"), rounded(cell.value + cell.ci95, "+"));
+  } else {
+    text = rounded(cell.value, "");
+    if (column.kind == Column::Kind::spread && std::isfinite(cell.sd)) text += fmt::format(" ± {:.{}f}", cell.sd, column.decimals);
+  }
+  return cell.n < cell.of ? fmt::format("{} (n={})", text, cell.n) : text;
 }
 
-bool is_best(const Table& table, size_t row, size_t column) {
-  const Column& c = table.columns[column];
-  if (c.best == Best::none || !std::isfinite(table.rows[row][column].value)) return false;
-  const double unit = std::pow(10, c.decimals), own = std::round(table.rows[row][column].value * unit);
-  int64_t values = 0;
-  for (size_t r = group_begin(table, row); r < group_end(table, row); ++r) {
-    const double other = std::round(table.rows[r][column].value * unit);
-    if (!std::isfinite(other)) continue;
-    ++values;
-    if (c.best == Best::highest ? other > own : other < own) return false;
+bool is_best(const Table& table, size_t row, size_t column) { return has_rank(table, row, column, 0); }
+bool is_second(const Table& table, size_t row, size_t column) { return has_rank(table, row, column, 1); }
+
+std::string render(const std::vector<Table>& tables, Format format) {
+  for (const Table& table : tables)
+    for (const auto& row : table.rows)
+      KD_CHECK(row.size() == table.columns.size(), "table '{}': a row of {} cells under {} columns", table.title, row.size(), table.columns.size());
+  if (format == Format::csv || format == Format::tsv) return as_separated(tables, format, true);
+  std::string out;
+  for (const Table& table : tables) {
+    if (!out.empty()) out += format == Format::text ? "\n\n" : "\n";
+    out += format == Format::text       ? as_text(table)
+           : format == Format::markdown ? as_markdown(table)
+           : format == Format::latex    ? as_latex(table)
+                                        : as_html(table);
   }
-  return values > 1;
+  return out;
 }
 
 std::string render(const Table& table, Format format) {
-  for (const auto& row : table.rows)
-    KD_CHECK(row.size() == table.columns.size(), "table '{}': a row of {} cells under {} columns", table.title, row.size(), table.columns.size());
-  switch (format) {
-    case Format::text: return as_text(table);
-    case Format::markdown: return as_markdown(table);
-    case Format::latex: return as_latex(table);
-    default: return as_separated(table, format);
-  }
+  const bool separated = format == Format::csv || format == Format::tsv;
+  return separated ? as_separated({table}, format, false) : render(std::vector{table}, format);
 }
 
-Table accuracy_table(const std::vector<RunGroup>& groups) {
-  Table table{.title = "Accuracy",
-              .columns = {text_column("name", "name"),
-                          count_column(),
-                          spread_column("test_top1_last", "test last %", 2, Best::highest),
-                          {"test_top1_last_ci95", "±95 %", Column::Kind::number, 2},
-                          spread_column("test_top1_selected", "selected %", 2, Best::highest),
-                          spread_column("train_top1_last", "train %", 2),
-                          spread_column("gap", "gap", 2, Best::lowest),
-                          spread_column("ece", "ECE", 3, Best::lowest),
-                          {"seconds", "seconds", Column::Kind::number, 0}},
-              .notes = {std::string(kSeedNote) +
-                            " ±95 %: half the t interval of the mean. Top-1 of the last and of the selected epoch, test view; gap: train − test, last epoch.",
-                        "ECE: 10 bins weighted by count, selected epoch. Seconds: median."}};
-  std::tuple<std::string, int64_t, std::string> section;
-  for (const RunGroup& g : groups) {
-    const std::tuple now(g.front().dataset, g.front().train_images, g.front().kind);
-    if (!table.rows.empty() && now != section) table.group_starts.push_back(table.rows.size());
-    section = now;
-    const Stat last = stat_of(g, [](const RunSummary& r) { return r.test_top1_last; });
-    std::vector<double> seconds;
-    for (const RunSummary& r : g.runs) seconds.push_back(r.seconds);
-    table.rows.push_back({g.label, double(g.runs.size()), cell_of(last), last.ci95,
-                          cell_of(stat_of(g, [](const RunSummary& r) { return r.test_top1_selected; })),
-                          cell_of(stat_of(g, [](const RunSummary& r) { return r.train_top1_last; })),
-                          cell_of(stat_of(g, [](const RunSummary& r) { return r.train_top1_last - r.test_top1_last; })),
-                          cell_of(stat_of(g, [](const RunSummary& r) { return model_number(r, "test", "S", "ece"); })), median(seconds)});
-  }
-  return table;
-}
-
-Table fidelity_table(const std::vector<RunGroup>& groups, const std::string& view) {
-  Table table{.title = view == "test" ? "Fidelity, test view" : "Fidelity, " + view,
-              .columns = {text_column("pair", "pair"), text_column("name", "name"), count_column(), spread_column("agreement", "agreement", 3, Best::highest),
-                          spread_column("kappa", "κ", 3, Best::highest), spread_column("kl_ab", "KL(A‖B)", 3, Best::lowest),
-                          spread_column("kl_ba", "KL(B‖A)", 3, Best::lowest), spread_column("js", "JS", 3, Best::lowest),
-                          spread_column("mi_plugin", "MI", 3, Best::highest), spread_column("mi_adjusted", "MI adj.", 3, Best::highest),
-                          spread_column("mi_normalized", "MI norm.", 3, Best::highest), spread_column("mi_soft", "MI soft", 3, Best::highest)},
-              .notes = {std::string(kSeedNote) +
-                            " Pair A–B over the whole test set, nats, temperature 1; MI of the predicted labels: plug-in, less its mean under 20 permutations, "
-                            "normalised, and of the probabilities.",
-                        "Best means the closest imitation of its kind, which need not be the better student."}};
-  std::set<std::string> pairs;
-  for (const RunGroup& g : groups)
-    for (const RunSummary& r : g.runs)
-      if (auto v = r.views.find(view); v != r.views.end())
-        for (const auto& [pair, numbers] : v->second.pairs) pairs.insert(pair);
-  for (const std::string& pair : ordered(pairs, pair_order)) {
-    if (!table.rows.empty()) table.group_starts.push_back(table.rows.size());
-    for (const RunGroup& g : groups) {
-      auto stat = [&](const std::string& key) { return stat_of(g, [&](const RunSummary& r) { return pair_number(r, view, pair, key); }); };
-      const Stat agreement = stat("agreement");
-      if (agreement.n == 0) continue;
-      std::vector<Cell> row{dashed(pair), g.label, double(agreement.n)};
-      for (size_t c = 3; c < table.columns.size(); ++c) row.push_back(cell_of(stat(table.columns[c].key)));
-      table.rows.push_back(std::move(row));
+void add_trace(Table& table, Format format) {
+  if (table.sources.empty()) return;
+  KD_CHECK(table.sources.size() == table.rows.size(), "table '{}': sources of {} rows, it has {}", table.title, table.sources.size(), table.rows.size());
+  const bool separated = format == Format::csv || format == Format::tsv;
+  table.columns.push_back({"runs", "runs"});
+  std::vector<std::string> footnotes;
+  for (size_t r = 0; r < table.rows.size(); ++r) {
+    const std::string runs = fmt::format("{}", fmt::join(table.sources[r], separated ? ";" : ", "));
+    if (separated || runs.empty()) {
+      table.rows[r].push_back(runs);
+      continue;
     }
+    auto known = std::find(footnotes.begin(), footnotes.end(), runs);
+    if (known == footnotes.end()) known = footnotes.insert(known, runs);
+    table.rows[r].push_back(fmt::format("[{}]", known - footnotes.begin() + 1));
   }
-  return table;
-}
-
-Table calibration_table(const std::vector<RunGroup>& groups, const std::string& view) {
-  Table table{
-      .title = view == "test" ? "Calibration, test view" : "Calibration, " + view,
-      .columns = {text_column("name", "name"), text_column("model", "model"), count_column(), spread_column("top1", "top-1 %", 2, Best::highest),
-                  spread_column("ece", "ECE", 3, Best::lowest), spread_column("ece_unweighted", "ECE unw.", 3, Best::lowest),
-                  spread_column("mce", "MCE", 3, Best::lowest), spread_column("nll", "NLL", 3, Best::lowest), spread_column("brier", "Brier", 3, Best::lowest),
-                  spread_column("mean_confidence", "confidence", 3)},
-      .notes = {std::string(kSeedNote) +
-                " S: the run's own model, selected epoch; Ens: mean of its teachers' probabilities. ECE over 10 bins, weighted by count and unweighted; MCE: "
-                "the largest gap of a bin; NLL in nats."}};
-  for (const RunGroup& g : groups) {
-    std::set<std::string> models;
-    for (const RunSummary& r : g.runs)
-      if (auto v = r.views.find(view); v != r.views.end())
-        for (const auto& [model, eval] : v->second.models) models.insert(model);
-    if (!table.rows.empty() && !models.empty()) table.group_starts.push_back(table.rows.size());
-    for (const std::string& model : ordered(models, model_order)) {
-      auto stat = [&](const std::string& key) { return stat_of(g, [&](const RunSummary& r) { return model_number(r, view, model, key); }); };
-      std::vector<Cell> row{g.label, model, double(stat("top1").n)};
-      for (size_t c = 3; c < table.columns.size(); ++c) row.push_back(cell_of(stat(table.columns[c].key)));
-      table.rows.push_back(std::move(row));
-    }
-  }
-  return table;
-}
-
-Table attention_table(const std::vector<RunGroup>& groups) {
-  std::set<std::string> kinds, pairs, models;
-  std::set<double> thresholds;
-  for (const RunGroup& g : groups)
-    for (const RunSummary& r : g.runs) {
-      if (std::isfinite(r.map_threshold)) thresholds.insert(r.map_threshold);
-      for (const auto& [kind, map] : maps_of(r)) {
-        kinds.insert(kind);
-        for (const auto& [pair, iou] : map.iou) pairs.insert(pair);
-        for (const auto& [model, iou] : map.truth_iou) models.insert(model);
-        for (const auto& [model, area] : map.area) models.insert(model);
-      }
-    }
-  Table table{.title = "Attention maps",
-              .columns = {text_column("quantity", "quantity"), text_column("name", "name"), count_column()},
-              .notes = {fmt::format(
-                  "{} Mean IoU over the test images of masks where the map, scaled to [0,1], is above {:g}; truth: the object's true mask; area: share of the "
-                  "image inside the mask (unrelated masks of areas a and b overlap with an IoU near ab/(a+b−ab)).",
-                  kSeedNote, fmt::join(thresholds, " or "))},
-              .caveat = kAttentionCaveat};
-  const std::vector<std::string> columns = ordered(kinds, map_order);
-  for (const std::string& kind : columns) table.columns.push_back(spread_column(kind, kind, 3));
-
-  auto add = [&](const std::string& quantity, Numbers MapEval::*numbers, const std::string& key) {
-    const size_t first = table.rows.size();
-    for (const RunGroup& g : groups) {
-      int64_t n = 0;
-      std::vector<Cell> row{quantity, g.label, 0.0};
-      for (const std::string& kind : columns) {
-        const Stat stat = stat_of(g, [&](const RunSummary& r) { return map_number(r, kind, numbers, key); });
-        n = std::max(n, stat.n);
-        row.push_back(cell_of(stat));
-      }
-      row[2] = double(n);
-      if (n > 0) table.rows.push_back(std::move(row));
-    }
-    if (table.rows.size() > first && first > 0) table.group_starts.push_back(first);
-  };
-  for (const std::string& pair : ordered(pairs, pair_order)) add("IoU " + dashed(pair), &MapEval::iou, pair);
-  for (const std::string& model : ordered(models, model_order)) add("IoU " + model + "–truth", &MapEval::truth_iou, model);
-  for (const std::string& model : ordered(models, model_order)) add("area " + model, &MapEval::area, model);
-  return table;
-}
-
-void print_tables(const Path& runs, const std::string& format_name, const std::string& which) {
-  const Format format = format_from_name(format_name);
-  const std::pair<const char*, Table (*)(const std::vector<RunGroup>&)> kTables[] = {
-      {"accuracy", accuracy_table},
-      {"fidelity", [](const std::vector<RunGroup>& g) { return fidelity_table(g); }},
-      {"calibration", [](const std::vector<RunGroup>& g) { return calibration_table(g); }},
-      {"attention", attention_table},
-  };
-  const bool known = which == "all" || std::any_of(std::begin(kTables), std::end(kTables), [&](const auto& t) { return which == t.first; });
-  KD_INPUT(known, "table '{}' is unknown; choose accuracy, fidelity, calibration, attention or all", which);
-  const std::vector<RunGroup> groups = group_runs(find_runs(runs));
-  std::string out;
-  for (const auto& [name, build] : kTables) {
-    if (which != "all" && which != name) continue;
-    const Table table = build(groups);
-    if (table.rows.empty() && which == "all") continue;
-    KD_INPUT(!table.rows.empty(), "{}: no run has analysis/eval.json with what the {} table needs; make it with 'kd_bench eval RUN...'", runs.string(), name);
-    if (!out.empty()) out += '\n';
-    out += render(table, format);
-  }
-  std::fwrite(out.data(), 1, out.size(), stdout);
-  KD_INPUT(std::fflush(stdout) == 0, "the tables could not be written to the output");
+  for (size_t i = 0; i < footnotes.size(); ++i) table.notes.push_back(fmt::format("[{}] {}", i + 1, footnotes[i]));
 }
 
 }  // namespace kd

@@ -117,8 +117,12 @@ class Runs(Temporary):
         summary = json.loads((student / "summary.json").read_text())
         self.assertEqual(summary["teachers"], ["T1w", "T2s"])
         self.assertAlmostEqual(summary["test_top1_selected"], models["S"]["top1"], places=9)
-        for format in ("text", "md", "csv", "tsv", "latex"):
+        for format in ("text", "md", "csv", "tsv", "latex", "html"):
             self.assertIn("T1w", kd_bench("table", self.dir / "runs", "--format", format).stdout)
+        for id in ("r1", "r2", "r4", "r5", "r6", "r7", "r10", "r11"):
+            self.assertIn(id.upper(), kd_bench("table", self.dir / "runs", "--which", id, "--trace").stdout)
+        kd_bench("table", self.dir / "runs", "--which", "all", "-o", self.dir / "tables")
+        self.assertIn("test_top1_selected", (self.dir / "tables" / "r2.csv").read_text())
         kd_bench("report", self.dir / "runs", "-o", self.dir / "r.html")
         html = (self.dir / "r.html").read_text()
         self.assertIn("T1w_T2s_Sw", html.replace("<wbr>", ""))
