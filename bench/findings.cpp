@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <set>
 #include <tuple>
 
+#include "bench/verdicts.h"
 #include "engine/base/check.h"
 
 namespace kd {
@@ -16,10 +16,6 @@ std::string mean_of(const Stat& s, int decimals) {
 }
 std::string seeds(int64_t n) { return n == 1 ? "one seed" : fmt::format("{} seeds", n); }
 
-std::string with_sign(double value, int decimals) {
-  std::string text = fmt::format("{:+.{}f}", value, decimals);
-  return text[0] == '-' ? text.replace(0, 1, "−") : text;
-}
 std::string interval(double lo, double hi, int decimals) { return fmt::format("95 % interval {} to {}", with_sign(lo, decimals), with_sign(hi, decimals)); }
 
 std::string listed(const std::vector<std::string>& words) {
@@ -29,113 +25,6 @@ std::string listed(const std::vector<std::string>& words) {
 
 double last(const RunSummary& r) { return r.test_top1_last; }
 bool same_data(const RunGroup& a, const RunGroup& b) { return a.front().dataset == b.front().dataset && a.front().train_images == b.front().train_images; }
-
-// "T1w": w, "T2s": s; 0 for any other name.
-char view_mark(const std::string& teacher) {
-  const size_t n = teacher.size();
-  return n >= 3 && teacher[0] == 'T' && (teacher[n - 1] == 'w' || teacher[n - 1] == 's') ? teacher[n - 1] : '\0';
-}
-bool all_teachers(const RunGroup& g, char mark) {
-  const auto& t = g.front().teachers;
-  return t.size() >= 2 && std::all_of(t.begin(), t.end(), [=](const std::string& name) { return view_mark(name) == mark; });
-}
-
-// The pair that stands for "the teachers" in fidelity: their ensemble, or the only teacher.
-double agreement(const RunSummary& r) {
-  const double ensemble = pair_number(r, "test", "Ens-S", "agreement");
-  return std::isfinite(ensemble) ? ensemble : pair_number(r, "test", "T1-S", "agreement");
-}
-double teacher_iou(const RunSummary& r) { return map_number(r, main_map(r), &MapEval::iou, "T1-T2"); }
-
-// Strong minus weak teachers, the student's view and everything else equal; one value for each seed, the mean over both views where both were run.
-template <class Get>
-Stat strong_minus_weak(const std::vector<RunGroup>& groups, Get get) {
-  std::map<std::tuple<std::string, int64_t, int64_t>, std::vector<double>> by_seed;
-  for (const RunGroup& strong : groups)
-    for (const RunGroup& weak : groups) {
-      const RunSummary &s = strong.front(), &w = weak.front();
-      if (!all_teachers(strong, 's') || !all_teachers(weak, 'w') || s.teachers.size() != w.teachers.size() || s.view != w.view || !same_data(strong, weak))
-        continue;
-      for (const RunSummary& a : strong.runs)
-        for (const RunSummary& b : weak.runs)
-          if (const double d = get(a) - get(b); a.seed == b.seed && std::isfinite(d)) by_seed[{a.dataset, a.train_images, a.seed}].push_back(d);
-    }
-  std::vector<double> values;
-  for (const auto& [seed, differences] : by_seed) values.push_back(stat_of(differences).mean);
-  return stat_of(values);
-}
-
-std::string reading(const Stat& s, int predicted_sign, double threshold) {
-  if (s.n == 0) return "not measured";
-  if (s.n == 1) return "undecided: one seed";
-  if (s.sd < 1e-9) return "undecided: the same teachers in every seed";
-  const bool clear = std::abs(s.mean) > s.ci95, large = std::abs(s.mean) >= threshold;
-  if (!clear) return "undecided: the interval holds 0";
-  if (!large) return fmt::format("undecided: below {:g}", threshold);
-  return s.mean * predicted_sign > 0 ? "supported" : "contradicted";
-}
-
-struct Correlation {
-  double rho = kNotMeasured;
-  size_t n = 0;
-};
-
-// Over students of one data set and one student view, whichever has most: the student's own view moves everything else, too.
-template <class X, class Y>
-Correlation correlate(const std::vector<RunGroup>& groups, X x, Y y) {
-  std::map<std::tuple<std::string, int64_t, std::string>, std::pair<std::vector<double>, std::vector<double>>> by_view;
-  for (const RunGroup& g : groups) {
-    if (g.front().kind != "student") continue;
-    const double a = stat_of(g, x).mean, b = stat_of(g, y).mean;
-    if (!std::isfinite(a) || !std::isfinite(b)) continue;
-    auto& [as, bs] = by_view[{g.front().dataset, g.front().train_images, g.front().view}];
-    as.push_back(a), bs.push_back(b);
-  }
-  Correlation best;
-  for (const auto& [view, values] : by_view)
-    if (values.first.size() > best.n) best = {spearman(values.first, values.second), values.first.size()};
-  return best;
-}
-
-std::vector<Cell> correlation_row(const char* id, const char* hypothesis, const std::string& what, const Correlation& c) {
-  const auto [lo, hi] = spearman_interval(c.rho, c.n);
-  std::string measured = what + ": ", verdict = "not measured";
-  if (!std::isfinite(c.rho))
-    measured += "needs 4 or more students of one view";
-  else if (!std::isfinite(lo))
-    measured += with_sign(c.rho, 2), verdict = "undecided: fewer than 4 students";
-  else {
-    measured += fmt::format("{} ({})", with_sign(c.rho, 2), interval(lo, hi, 2));
-    verdict = lo <= 0 && hi >= 0 ? "undecided: the interval holds 0" : c.rho < 0 ? "supported" : "contradicted";
-  }
-  return {id, hypothesis, measured, c.n == 0 ? std::string() : c.n == 1 ? "one student" : fmt::format("{} students", c.n), verdict};
-}
-
-Table hypotheses_of(const std::vector<RunGroup>& groups) {
-  Table table{
-      .title = "Hypotheses",
-      .columns = {{"id", ""}, {"hypothesis", "hypothesis"}, {"measured", "measured"}, {"n", "n"}, {"reading", "reading"}},
-      .notes = {
-          "Strong − weak: students of strongly against students of weakly augmented teachers, equal student view, paired by seed. ρ: Spearman over students of "
-          "one "
-          "view. Supported or contradicted only where the 95 % interval excludes 0 and the effect reaches 0.5 points of accuracy or 0.02 of IoU or agreement.",
-          "All of this is association. The obvious confounder is the accuracy of the teachers' ensemble, listed under Calibration."}};
-  auto paired = [&](const char* id, const char* hypothesis, const std::string& what, const Stat& s, int decimals, int sign, double threshold) {
-    std::string measured = what + (s.n == 0 ? ": needs students of only-strong and of only-weak teachers" : ": " + with_sign(s.mean, decimals));
-    if (s.n > 1) measured += fmt::format(" ({})", interval(s.mean - s.ci95, s.mean + s.ci95, decimals));
-    table.rows.push_back({id, hypothesis, measured, s.n == 0 ? std::string() : seeds(s.n), reading(s, sign, threshold)});
-  };
-  paired("H1", "Stronger augmentation diversifies the teachers' attention", "IoU(T1,T2), strong − weak", strong_minus_weak(groups, teacher_iou), 3, -1, .02);
-  paired("H2", "Diverse teacher attention helps the student", "top-1 points, strong − weak", strong_minus_weak(groups, last), 2, 1, .5);
-  table.rows.push_back(
-      correlation_row("H2", "… so across students less overlap goes with more accuracy", "ρ of IoU(T1,T2) and top-1", correlate(groups, teacher_iou, last)));
-  paired("H3", "That gain comes with less imitation", "agreement with the teachers, strong − weak", strong_minus_weak(groups, agreement), 3, -1, .02);
-  table.rows.push_back({"H4", "z-scored logits help accuracy, not fidelity",
-                        "needs runs with and without loss.zscore at equal weights; compare them in the tables", "", "not measured"});
-  table.rows.push_back(
-      correlation_row("H5", "Low fidelity is a property, not a defect", "ρ of top-1 and agreement with the teachers", correlate(groups, last, agreement)));
-  return table;
-}
 
 const RunGroup* best_of(const std::vector<RunGroup>& groups, const RunGroup& like, const std::string& kind) {
   const RunGroup* best = nullptr;
@@ -265,34 +154,6 @@ std::string main_map(const RunSummary& run) {
   return maps.empty() || maps.count("pred_class") ? "pred_class" : maps.begin()->first;
 }
 
-double spearman(const std::vector<double>& a, const std::vector<double>& b) {
-  KD_CHECK(a.size() == b.size(), "spearman: {} and {} values", a.size(), b.size());
-  if (a.size() < 3) return kNotMeasured;
-  auto ranks = [](const std::vector<double>& values) {
-    std::vector<double> out;
-    for (double v : values) {
-      const auto below = std::count_if(values.begin(), values.end(), [=](double o) { return o < v; }), equal = std::count(values.begin(), values.end(), v);
-      out.push_back(double(below) + double(equal + 1) / 2);
-    }
-    return out;
-  };
-  const std::vector<double> ra = ranks(a), rb = ranks(b);
-  const double mean = double(a.size() + 1) / 2;
-  double ab = 0, aa = 0, bb = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    ab += (ra[i] - mean) * (rb[i] - mean);
-    aa += (ra[i] - mean) * (ra[i] - mean);
-    bb += (rb[i] - mean) * (rb[i] - mean);
-  }
-  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : kNotMeasured;
-}
-
-std::pair<double, double> spearman_interval(double rho, size_t n) {
-  if (!std::isfinite(rho) || n < 4) return {kNotMeasured, kNotMeasured};
-  const double z = std::atanh(std::clamp(rho, -1 + 1e-12, 1 - 1e-12)), half = 1.959964 * std::sqrt(1.06 / double(n - 3));
-  return {std::tanh(z - half), std::tanh(z + half)};
-}
-
 Findings findings_of(const std::vector<RunGroup>& groups) {
   Findings findings;
   const RunGroup* first_of_data = nullptr;
@@ -309,7 +170,7 @@ Findings findings_of(const std::vector<RunGroup>& groups) {
                                                           best->label, mean_of(accuracy, 2), seeds(accuracy.n))});
   }
   warn(groups, findings.warnings);
-  findings.hypotheses = hypotheses_of(groups);
+  findings.hypotheses = verdict_table(verdicts_of(groups));
   return findings;
 }
 

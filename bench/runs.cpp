@@ -6,6 +6,7 @@
 #include <set>
 #include <tuple>
 
+#include "bench/stats.h"
 #include "engine/base/check.h"
 
 namespace kd {
@@ -149,7 +150,8 @@ RunSummary read_run(const Path& dir) {
                            {"precision", &run.precision},
                            {"select", &run.select},
                            {"command", &run.command},
-                           {"combine", &run.combine}})
+                           {"combine", &run.combine},
+                           {"attention_mode", &run.attention_mode}})
     *into = summary.text(key);
   for (auto [key, into] : {std::pair{"px", &run.px},
                            {"seed", &run.seed},
@@ -168,7 +170,8 @@ RunSummary read_run(const Path& dir) {
                            {"img_per_s", &run.img_per_s},
                            {"alpha", &run.alpha},
                            {"soft_weight", &run.soft_weight},
-                           {"tau", &run.tau}})
+                           {"tau", &run.tau},
+                           {"attention_weight", &run.attention_weight}})
     *into = summary.number(key);
   run.selected_epoch = summary.integer("selected_epoch", -1);
   if (const json* zscore = summary.find("zscore")) {
@@ -399,9 +402,6 @@ std::vector<RunGroup> group_runs(std::vector<RunSummary> runs) {
 }
 
 Stat stat_of(const std::vector<double>& values) {
-  // t quantiles at 0.975 for 1 to 30 degrees of freedom; beyond, the first two terms of the Cornish-Fisher expansion (error below 1e-4).
-  constexpr double kQuantiles[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314,
-                                   2.1199,  2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423};
   Stat stat;
   double sum = 0, squares = 0;
   for (double v : values)
@@ -411,12 +411,8 @@ Stat stat_of(const std::vector<double>& values) {
   if (stat.n < 2) return stat;
   for (double v : values)
     if (std::isfinite(v)) squares += (v - stat.mean) * (v - stat.mean);
-  const int64_t freedom = stat.n - 1;
-  stat.sd = std::sqrt(squares / double(freedom));
-  constexpr double z = 1.959964;
-  const double nu = double(freedom);
-  const double t = freedom <= 30 ? kQuantiles[freedom - 1] : z + (z * z * z + z) / (4 * nu) + (5 * std::pow(z, 5) + 16 * z * z * z + 3 * z) / (96 * nu * nu);
-  stat.ci95 = t * stat.sd / std::sqrt(double(stat.n));
+  stat.sd = std::sqrt(squares / double(stat.n - 1));
+  stat.ci95 = student_t975(stat.n - 1) * stat.sd / std::sqrt(double(stat.n));
   return stat;
 }
 

@@ -45,6 +45,8 @@ struct RunSummary {
   std::string combine;  // of students, with the loss's other settings
   double alpha = kNotMeasured, soft_weight = kNotMeasured, tau = kNotMeasured;
   bool zscore = false;
+  std::string attention_mode;              // similarity or distance; empty without an attention loss
+  double attention_weight = kNotMeasured;  // of that loss, which is minimized: above 0 a similarity falls and a distance, too
 
   bool evaluated = false;                 // analysis/eval.json exists
   std::map<std::string, ViewEval> views;  // "test", "student_view": test images; "train", "train_view": training images, test and student's view

@@ -26,7 +26,7 @@ KD_HOST_DEVICE inline Philox4 philox4x32(Philox4 counter, uint32_t key0, uint32_
 }
 
 // What a stream of draws is for. Streams with different purposes never overlap.
-enum class Purpose : uint32_t { weak_view, strong_view, base_view, test_view, shuffle, init, split, shapes, control, test };
+enum class Purpose : uint32_t { weak_view, strong_view, base_view, test_view, shuffle, init, split, shapes, control, test, bootstrap };
 
 // A stream of draws for one (seed, sample, epoch, purpose); draw i of a stream is always the same number.
 class Rng {
