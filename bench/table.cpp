@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "bench/svg.h"
 #include "engine/base/check.h"
@@ -151,6 +152,25 @@ size_t leading_columns(const Table& table) {
   return lead;
 }
 
+// Every row by itself: its first cell, then the others that say something, each behind its column's name.
+std::string as_entries(const Table& table, const std::vector<std::vector<std::string>>& entries) {
+  size_t width = 0;
+  for (size_t c = 1; c < table.columns.size(); ++c) width = std::max(width, cells_of(table.columns[c].name));
+  std::string out = table.title + "\n";
+  for (const auto& row : entries) {
+    out += "\n" + row[0] + "\n";
+    for (size_t c = 1; c < row.size(); ++c) {
+      if (row[c].empty() || row[c] == "–") continue;
+      std::string name = table.columns[c].name;
+      for (const std::string& line : lines_of(row[c], kLine - width - 4)) out += "  " + padded(std::exchange(name, ""), width, false) + "  " + line + "\n";
+    }
+  }
+  out += "\n";
+  for (const std::string& note : table.notes) out += wrapped(note);
+  if (!table.caveat.empty()) out += wrapped(table.caveat);
+  return out;
+}
+
 std::string as_text(const Table& table) {
   constexpr size_t kGap = 2, kNarrow = 14, kLongWord = 24;
   const size_t n = table.columns.size();
@@ -178,6 +198,11 @@ std::string as_text(const Table& table) {
     if (longest == n) break;
     --widths[longest];
   }
+  // Sentences in columns of a few words are no table any more: a row is then read top down.
+  constexpr size_t kTallest = 6;
+  for (const auto& row : entries)
+    for (size_t c = 0; c < n && leading_columns(table) == n; ++c)
+      if (lines_of(row[c], widths[c]).size() > kTallest) return as_entries(table, entries);
   // What still does not fit goes below, in blocks that begin with the leading columns.
   const size_t lead = leading_columns(table);
   std::vector<std::pair<size_t, size_t>> blocks;

@@ -49,7 +49,8 @@ std::string shown(const Column&, const Cell&);
 bool is_best(const Table&, size_t row, size_t column);
 bool is_second(const Table&, size_t row, size_t column);
 // Markdown is GitHub's; CSV is RFC 4180; LaTeX needs the booktabs package, and underlines the second best; HTML is a fragment. In text the best values
-// carry a star, long words wrap, and columns beyond 120 characters go to a second block below, with the text columns again.
+// carry a star, long words wrap, and columns beyond 120 characters go to a second block below, with the text columns again; rows of sentences are
+// written one below the other.
 std::string render(const Table&, Format);
 // One after the other; CSV and TSV get one header with every column of any of them, and the title as a first column "table".
 std::string render(const std::vector<Table>&, Format);

@@ -193,7 +193,12 @@ double share_of_strong(const RunSummary& r) { return known_teachers(r) ? double(
 
 // ---- words
 
-std::string plural(int64_t n, const std::string& what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
+// "3 seeds", "1 set of teachers", "3 sets of teachers".
+std::string plural(int64_t n, const std::string& what) {
+  if (n == 1) return "1 " + what;
+  const size_t noun = std::min(what.find(' '), what.size());
+  return fmt::format("{} {}s{}", n, what.substr(0, noun), what.substr(noun));
+}
 std::string seeds(const Estimate& e) { return e.n == 0 ? std::string() : plural(e.n, "seed"); }
 std::string in_words(const Estimate& e, int decimals) {
   if (!std::isfinite(e.value)) return "not measured";
@@ -299,7 +304,7 @@ VerdictRow association_row(const std::string& id, const std::string& scope, cons
   VerdictRow row{.id = id, .scope = scope, .statement = statement, .statistic = "Spearman's ρ of " + what, .estimate = a.rho};
   if (std::isfinite(a.pearson)) row.statistic += fmt::format(" (Pearson's r {})", with_sign(a.pearson, 2));
   if (a.runs > 0) {
-    row.counted = fmt::format("{}{}, {}", a.rho.n, a.rho.n == 1 ? " set of teachers" : " sets of teachers", plural(a.runs, "run"));
+    row.counted = fmt::format("{}, {}", plural(a.rho.n, "set of teachers"), plural(a.runs, "run"));
     row.confounders = fmt::format("ρ given ensemble top-1 {}; given teachers' mean top-1 {}", in_words(a.given_ensemble, 2), in_words(a.given_teachers, 2));
   }
   return row;
@@ -981,13 +986,17 @@ void add_metrics(const Stratum& stratum, const Judge& judge, Rows& into) {
       units = std::max(units, metric.with_accuracy.n);
     }
   }
-  const std::string counted = fmt::format("{}, {}", plural(units, "set") + " of teachers", plural(runs, "run"));
+  const std::string counted = fmt::format("{}, {}", plural(units, "set of teachers"), plural(runs, "run"));
   const Estimate ensemble = associate(stratum.students, ensemble_accuracy, accuracy).rho;
   const std::string confounders = fmt::format("ρ of ensemble and student top-1 {}", in_words(ensemble, 2));
   auto names = [](const std::vector<Said>& list) {
-    std::set<std::string> out;
-    for (const Said& s : list) out.insert(s.key + (s.view == "test" ? "" : " on " + s.view));
-    return out.empty() ? std::string("none") : fmt::format("{}", fmt::join(out, ", "));
+    constexpr size_t kShown = 6;  // the report's heat map has them all
+    std::set<std::string> all;
+    for (const Said& s : list) all.insert(s.key + (s.view == "test" ? "" : " on " + s.view));
+    std::vector<std::string> out(all.begin(), all.end());
+    const size_t more = out.size() - std::min(out.size(), kShown);
+    out.resize(out.size() - more);
+    return out.empty() ? std::string("none") : fmt::format("{}{}", fmt::join(out, ", "), more > 0 ? fmt::format(" and {} more", more) : "");
   };
   auto where = [&](auto is) {
     std::vector<Said> out;
@@ -998,7 +1007,7 @@ void add_metrics(const Stratum& stratum, const Judge& judge, Rows& into) {
                           clear_fall = where([](const Said&s) { return s.clear < 0; });
   auto too_few = [&]() -> std::string {
     if (said.empty()) return "one side never changes";
-    return units < kMinUnits ? fmt::format("{} of teachers; an interval needs {}", plural(units, "set"), kMinUnits) : std::string();
+    return units < kMinUnits ? fmt::format("{}; an interval needs {}", plural(units, "set of teachers"), kMinUnits) : std::string();
   };
 
   VerdictRow all{.id = "N2", .scope = stratum.label, .statement = "Fidelity falls as accuracy rises in every metric, on every view and however averaged"};
