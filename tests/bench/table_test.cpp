@@ -201,12 +201,12 @@ TEST(TableGolden, TraceIsFootnotes) {
 // A table of sentences, such as the verdicts, would be columns of a few words each.
 TEST(TableText, RowsOfSentencesAreReadTopDown) {
   std::string sentence = "word";
-  for (int i = 0; i < 60; ++i) sentence += " word";
+  for (int i = 0; i < 100; ++i) sentence += " word";
   const Table table{.title = "Said", .columns = {{"id", ""}, {"a", "first"}, {"b", "second one"}}, .rows = {{"H1", sentence, ""}, {"H2", "short", sentence}}};
   const std::string text = render(table, Format::text);
   EXPECT_NE(text.find("\nH1\n  first       word word"), text.npos) << text;
   EXPECT_NE(text.find("\nH2\n  first       short\n  second one  word"), text.npos) << text;
-  EXPECT_EQ(text.find("second one  word"), text.rfind("second one")) << "what says nothing is left out: " << text;
+  EXPECT_EQ(text.find("second one"), text.rfind("second one")) << "what says nothing is left out: " << text;
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120u) << line;
 }
