@@ -140,6 +140,29 @@ std::string shell_word(const std::string& word) {
 
 // ---- sections
 
+// "H2": a question, whose parts are H2.gap and the like. C.random_projection has no whole.
+bool is_question(const std::string& id) { return id.find('.') == id.npos || id.starts_with("C."); }
+
+// "H1 supported; H3 supported, contradicted": one word for each student view and kind of runs, in the table's order, once each.
+std::string verdicts_in_a_line(const Table& verdicts) {
+  size_t id = 0, verdict = 0;
+  for (size_t c = 0; c < verdicts.columns.size(); ++c) {
+    if (verdicts.columns[c].key == "id") id = c;
+    if (verdicts.columns[c].key == "verdict") verdict = c;
+  }
+  std::vector<std::pair<std::string, std::vector<std::string>>> said;
+  for (const auto& row : verdicts.rows) {
+    const std::string question = row[id].text, word = row[verdict].text.substr(0, row[verdict].text.find(':'));
+    if (question.find('.') != question.npos || word == "not measured") continue;
+    auto at = std::find_if(said.begin(), said.end(), [&](const auto& s) { return s.first == question; });
+    if (at == said.end()) at = said.insert(at, {question, {}});
+    if (std::find(at->second.begin(), at->second.end(), word) == at->second.end()) at->second.push_back(word);
+  }
+  std::string line;
+  for (const auto& [question, words] : said) line += fmt::format("{}{} {}", line.empty() ? "" : "; ", question, fmt::join(words, ", "));
+  return line.empty() ? line : line + ".";
+}
+
 void add_head(Page& page, const Groups& groups, const Findings& findings) {
   std::set<std::string> datasets;
   size_t runs = 0, teachers = 0, baselines = 0, students = 0;
@@ -154,7 +177,26 @@ void add_head(Page& page, const Groups& groups, const Findings& findings) {
                         count(baselines, "baseline"), count(students, "student"), escape(fmt::format("{}", fmt::join(datasets, "; ")))));
   page.html("<dl class=\"says\">\n");
   for (const Findings::Sentence& s : findings.sentences) page.html(fmt::format("<dt>{}</dt><dd>{}</dd>\n", escape(s.topic), unbroken(escape(s.text))));
+  if (const std::string verdicts = verdicts_in_a_line(findings.hypotheses); !verdicts.empty())
+    page.html(fmt::format("<dt>Verdicts</dt><dd>{}</dd>\n", escape(verdicts)));
   page.html("</dl>\n");
+}
+
+// The questions first; what they were taken apart into below.
+void add_hypotheses(Page& page, const Table& verdicts) {
+  Table questions = verdicts, parts = verdicts;
+  parts.title = "Their parts";
+  parts.notes.clear();
+  for (Table* table : {&questions, &parts}) {
+    table->group_starts.clear();
+    std::erase_if(table->rows, [&](const std::vector<Cell>& row) { return is_question(row[0].text) != (table == &questions); });
+  }
+  page.section("hypotheses", "Hypotheses");
+  page.table(questions, Sorting::no, Cells::wrapped);
+  if (parts.rows.empty()) return;
+  page.html(fmt::format("<details><summary>The {} rows behind these</summary>\n", parts.rows.size()));
+  page.table(parts, Sorting::no, Cells::wrapped);
+  page.html("</details>\n");
 }
 
 void add_warnings(Page& page, const Groups& groups, const Findings& findings) {
@@ -306,8 +348,7 @@ int64_t write_report(const Path& runs_dir, const Path& out_html, const Path& fig
   add_warnings(head, groups, findings);
   add_accuracy(page, groups);
   if (!students.empty()) {
-    page.section("hypotheses", "Hypotheses");
-    page.table(findings.hypotheses, Sorting::no, Cells::wrapped);
+    add_hypotheses(page, findings.hypotheses);
     page.section("diversity", "Accuracy, attention and fidelity");
     page.figures(diversity_figures(groups));
   }

@@ -44,10 +44,13 @@ th[aria-sort=ascending]::after{content:" ▴"}
 .r{text-align:right}
 tbody+tbody tr:first-child td{border-top:1px solid var(--line)}
 tbody tr:hover td{background:var(--soft)}
-.wrap td{white-space:normal;min-width:7em}
-.wrap td:nth-child(2){min-width:13em}
-.wrap td:nth-child(3){min-width:17em}
-.wrap td:first-child{min-width:0}
+.wrap{font-size:12.5px}
+.wrap td{white-space:normal;min-width:6em}
+.wrap td:nth-child(3){min-width:12em}
+.wrap td:nth-child(4),.wrap td:nth-child(8){min-width:16em}
+.wrap td:nth-child(5){min-width:8em}
+.wrap td:nth-child(7){min-width:11em}
+.wrap td:first-child{min-width:6.5em;overflow-wrap:anywhere}
 .scroll td:first-child,.scroll th:first-child{position:sticky;left:0;background:var(--bg)}
 .bar{display:flex;flex-wrap:wrap;align-items:center;gap:8px 14px;margin:8px 0 0;font-size:13.5px;color:var(--muted)}
 button,select{font:inherit;font-size:13px;color:var(--ink);background:var(--bg);border:1px solid var(--line);border-radius:5px;padding:2px 9px;max-width:100%}
@@ -89,7 +92,7 @@ details.run[open]{padding-bottom:22px}
 .strip .no{color:#c4501b}
 @media(prefers-color-scheme:dark){.strip .no{color:#f08a54}}
 .key{display:inline-block;width:14px;height:3px;vertical-align:middle;margin:0 5px 2px 0;border-radius:1px}
-@media(max-width:560px){.says{grid-template-columns:1fr;gap:0}.says dt{font-size:13.5px}.says dd{margin-bottom:8px}main{padding:22px 16px 60px}h1{font-size:25px}.wrap thead{display:none}.wrap tr{display:block;padding:9px 0;border-top:1px solid var(--line)}.wrap td,.wrap td:nth-child(2),.wrap td:nth-child(3){display:block;min-width:0;padding:1px 0}.panels{gap:16px}.panels.small>svg{width:calc(50% - 8px)}.panels>svg{min-width:var(--least,0)}.panels[style]>svg{max-width:none}.tools{position:static}}
+@media(max-width:560px){.says{grid-template-columns:1fr;gap:0}.says dt{font-size:13.5px}.says dd{margin-bottom:8px}main{padding:22px 16px 60px}h1{font-size:25px}.wrap thead{display:none}.wrap tr{display:block;padding:9px 0;border-top:1px solid var(--line)}.wrap td:nth-child(n){display:block;min-width:0;padding:1px 0}.panels{gap:16px}.panels.small>svg{width:calc(50% - 8px)}.panels>svg{min-width:var(--least,0)}.panels[style]>svg{max-width:none}.tools{position:static}}
 @media print{:root{--bg:#fff;--ink:#000;--muted:#444;--line:#bbb;--soft:#f5f5f5}body{font-size:11pt}main{max-width:none;padding:0}nav,button,.tools,summary{display:none}
 details.run>summary{display:block}.scroll{overflow:visible}section,figure,.warn{break-inside:avoid-page}table{font-size:8.5pt}}
 )css";
