@@ -632,6 +632,17 @@ void add_zscore(const Study& study, const Judge& judge, Rows& into, Rows& hypoth
     for (const char* known : {"plain", "zscore", "plain_9", "zscore_9"})
       if (arm == known) cells[{r.teachers.size(), r.view == "weak" ? "" : r.view}][arm].push_back(g);
   }
+  // Students without an arm are plain where nothing but the z-score sets them apart from their arm zscore, and no arm plain repeats them.
+  for (const RunGroup* g : study.students) {
+    const RunSummary& r = g->front();
+    if (!arm_of(r).empty()) continue;
+    for (const RunGroup* other : study.students) {
+      const RunSummary& o = other->front();
+      const bool repeated = std::any_of(study.students.begin(), study.students.end(), [&](const RunGroup* p) { return p->front().name == r.name + "_plain"; });
+      if (o.name == r.name + "_zscore" && !repeated && !r.zscore && o.alpha == r.alpha && o.soft_weight == r.soft_weight && o.tau == r.tau)
+        cells[{r.teachers.size(), r.view == "weak" ? "" : r.view}]["plain"].push_back(g);
+    }
+  }
   for (auto& [cell, arms] : cells) {
     const auto& [teachers, view] = cell;
     const std::string scope = fmt::format("{}, {}, {}", study.label, view_letter(view.empty() ? "weak" : view), plural(int64_t(teachers), "teacher"));
@@ -642,7 +653,10 @@ void add_zscore(const Study& study, const Judge& judge, Rows& into, Rows& hypoth
     };
     // Only students that both arms have.
     auto common = [&](const std::string& a, const std::string& b) {
-      auto cut = [](const RunGroup* g, const std::string& arm) { return g->front().name.substr(0, g->front().name.size() - arm.size()); };
+      auto cut = [](const RunGroup* g, const std::string& arm) {
+        const std::string& name = g->front().name;
+        return name.ends_with("_" + arm) ? name.substr(0, name.size() - arm.size() - 1) : name;
+      };
       Pool left, right;
       for (const RunGroup* g : arms[a])
         for (const RunGroup* h : arms[b])
@@ -1102,7 +1116,9 @@ std::vector<VerdictRow> verdicts_of(const std::vector<RunGroup>& groups, Interva
     add_regularization(study, judge, all.regularization);
   }
   all.hypotheses.insert(all.hypotheses.end(), h4.begin(), h4.end());
-  auto has = [](const Rows& rows, const char* id) { return std::any_of(rows.begin(), rows.end(), [=](const VerdictRow& r) { return r.id == id; }); };
+  auto has = [](const Rows& rows, const std::string& id) {  // itself, or a part of it
+    return std::any_of(rows.begin(), rows.end(), [&](const VerdictRow& r) { return r.id == id || r.id.starts_with(id + "."); });
+  };
   auto missing = [&](Rows& rows, const char* id, const char* statement, const char* needs) {
     if (!has(rows, id)) rows.push_back({.id = id, .statement = statement, .reason = needs});
   };

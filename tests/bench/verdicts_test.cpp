@@ -494,6 +494,7 @@ Runs arms(const std::map<std::string, Arm>& planted, double noise_size = 1) {
 TEST(Verdicts, ZScore) {
   auto rows = arms({{"plain", {70, .8}}, {"zscore", {72, .8}}, {"plain_9", {71, .82}}, {"zscore_9", {73, .82}}}).verdicts();
   for (const char* id : {"H4", "E3.equal_weights", "E3.heavy_weights", "E3.weights"}) EXPECT_TRUE(reads(rows, id, kYes, "", "Sw")) << id;
+  EXPECT_TRUE(std::none_of(rows.begin(), rows.end(), [](const VerdictRow& r) { return r.id == "E3"; })) << "nothing is missing";
   EXPECT_NEAR(find(rows, "H4").estimate.value, 2, 0.3);
   EXPECT_NE(find(rows, "H4").statistic.find("agreement"), std::string::npos);
 
@@ -522,6 +523,22 @@ TEST(Verdicts, ZScore) {
   // One setting for it, one against.
   rows = arms({{"plain", {70, .8}}, {"zscore", {72, .8}}, {"plain_9", {73, .8}}, {"zscore_9", {73, .8}}}).verdicts();
   EXPECT_TRUE(reads(rows, "H4", kOpen, "contradicts it"));
+}
+
+// A grid of z-score arms beside one that has the plain students already, under their own names.
+TEST(Verdicts, StudentsWithoutAnArmArePlainWhereOnlyTheZScoreSetsThemApart) {
+  auto contrasts = [](double alpha) {
+    Runs runs = arms({{"plain", {70, .8}}, {"zscore", {72, .8}}});
+    for (RunSummary& r : runs.list()) {
+      r.alpha = .6, r.soft_weight = .4, r.tau = 3;
+      if (r.name.ends_with("_plain")) r.name.resize(r.name.size() - 6), r.alpha = alpha;
+      r.zscore = r.name.ends_with("_zscore");
+    }
+    return runs.verdicts();
+  };
+  EXPECT_TRUE(reads(contrasts(.6), "E3.equal_weights", kYes, "", "Sw"));
+  const auto others = contrasts(.1);
+  EXPECT_TRUE(std::none_of(others.begin(), others.end(), [](const VerdictRow& r) { return r.id == "E3.equal_weights"; })) << "weights differ";
 }
 
 TEST(Verdicts, ArmsAreNoStudentsOfE1) {
