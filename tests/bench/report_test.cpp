@@ -19,6 +19,7 @@
 #include "bench/table.h"
 #include "data/image.h"
 #include "engine/base/check.h"
+#include "tests/harness/error_of.h"
 
 namespace kd {
 namespace {
@@ -175,15 +176,6 @@ void add_study(const Tree& tree) {
                .iou = 0.5 + luck / 10,
                .agreement = 0.85 - luck / 10});
   }
-}
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 void expect_one_line_with(const std::string& message, const std::vector<std::string>& parts) {

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <functional>
 #include <sstream>
 
 #include "engine/base/check.h"
+#include "tests/harness/error_of.h"
 
 namespace kd {
 namespace {
@@ -78,15 +78,6 @@ std::vector<std::string> names_of(const Table& t) {
   std::vector<std::string> names;
   for (const auto& row : t.rows) names.push_back(row[0].text);
   return names;
-}
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 // ---- formats, letter by letter
