@@ -119,6 +119,8 @@ json view_json(const std::string& name, const DumpedView& view, const Dump& dump
 // ---- attention
 
 json attention_json(const DumpedView& view, int64_t px, double threshold) {
+  std::vector<double> thresholds{threshold};
+  thresholds.insert(thresholds.end(), std::begin(kSweep), std::end(kSweep));
   json kinds = json::object();
   for (Cam kind : kKinds) {
     std::vector<const DumpedModel*> seen;  // teachers, then the student, as pairs are named
@@ -131,10 +133,10 @@ json attention_json(const DumpedView& view, int64_t px, double threshold) {
       std::string name;
       std::vector<Tensor> maps;
       for (const DumpedModel* m : models) name += (name.empty() ? "" : "-") + m->name, maps.push_back(m->maps.at(kind));
-      const IouResult r = mask_iou(maps, px, threshold);
-      iou[name] = r.mean, pooled[name] = r.batch_pooled, skipped[name] = r.skipped;
+      const std::vector<IouResult> cuts = iou_sweep(maps, px, thresholds);  // of one upsampling
+      iou[name] = cuts[0].mean, pooled[name] = cuts[0].batch_pooled, skipped[name] = cuts[0].skipped;
       json& row = sweep[name] = json::array();
-      for (const IouResult& at : iou_sweep(maps, px, kSweep)) row.push_back(at.mean);
+      for (size_t i = 1; i < cuts.size(); ++i) row.push_back(cuts[i].mean);
     };
     for (size_t i = 0; i < seen.size(); ++i) {
       const Tensor& maps = seen[i]->maps.at(kind);
