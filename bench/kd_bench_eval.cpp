@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "bench/analysis.h"
+#include "bench/png.h"
 #include "bench/predict.h"
 #include "bench/run_dir.h"
 #include "bench/verbs.h"
@@ -56,16 +57,6 @@ Tensor masks_at(const Tensor& masks, int64_t px) {
   for (int64_t i = 0; i < n; ++i)
     for (int64_t y = 0; y < px; ++y)
       for (int64_t x = 0; x < px; ++x) out.data<uint8_t>()[(i * px + y) * px + x] = masks.data<uint8_t>()[(i * from + y * from / px) * from + x * from / px];
-  return out;
-}
-
-std::string base64(const uint8_t* data, size_t size) {
-  static constexpr char kAlphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (size_t i = 0; i < size; i += 3) {
-    uint32_t v = uint32_t(data[i]) << 16 | (i + 1 < size ? uint32_t(data[i + 1]) << 8 : 0) | (i + 2 < size ? uint32_t(data[i + 2]) : 0);
-    for (size_t k = 0; k < 4; ++k) out += i + k <= size ? kAlphabet[(v >> (18 - 6 * k)) & 63] : '=';
-  }
   return out;
 }
 
@@ -170,9 +161,9 @@ json gallery_json(const std::vector<const DumpedModel*>& seen, const Dataset& da
     json item{{"index", i},
               {"label", data.labels[size_t(i)]},
               {"rule", chosen[at].rule},
-              {"image", base64(pictures.data<uint8_t>() + int64_t(at) * px * px * 3, size_t(px * px * 3))},
+              {"image", base64({pictures.data<uint8_t>() + int64_t(at) * px * px * 3, size_t(px * px * 3)})},
               {"models", models}};
-    if (truth.defined()) item["truth"] = base64(truth.data<uint8_t>() + i * px * px, size_t(px * px));
+    if (truth.defined()) item["truth"] = base64({truth.data<uint8_t>() + i * px * px, size_t(px * px)});
     items.push_back(item);
   }
   return {
@@ -208,6 +199,7 @@ struct Evaluator::Shared {
   Dataset train;                            // that is looked at
   uint64_t seed = 0;                        // of everything below
   std::map<std::string, DumpedModel> seen;  // by file, name, view
+  std::map<std::string, Tensor> heads;      // fc weights by file
 };
 
 Evaluator::Evaluator(const EvalOptions& options) : options_(options), shared_(std::make_unique<Shared>()) {
@@ -226,10 +218,10 @@ void Evaluator::evaluate(const Path& run_dir) {
   data_only.data = recipe.data;
   data_only.precision = recipe.precision;
   if (const std::string data = to_yaml(data_only); data != shared_->data) {
-    *shared_ = {.data = data, .splits = load_splits(data_config(recipe)), .train = {}, .seed = seed, .seen = {}};
+    *shared_ = {.data = data, .splits = load_splits(data_config(recipe)), .train = {}, .seed = seed, .seen = {}, .heads = {}};
     shared_->train = sample_of(shared_->splits.train, options_.train_images);
   }
-  if (seed != shared_->seed) shared_->seen.clear(), shared_->seed = seed;
+  if (seed != shared_->seed) shared_->seen.clear(), shared_->heads.clear(), shared_->seed = seed;
   const Dataset &test = shared_->splits.test, &train = shared_->train;
 
   const DType type = recipe.precision == "bf16" ? DType::bf16 : DType::f32;
@@ -280,7 +272,7 @@ void Evaluator::evaluate(const Path& run_dir) {
     for (size_t i = 1; i < members.size(); ++i) dump.views["student_view"].as_run.push_back(seen_by(members[i], "student_view", test, as_run, Maps::no));
   }
   if (members.size() == 1) {  // a student's affinity is its teachers' business as much as its own
-    dump.numbers["top1_test"] = predict(*members[0].model.net, test, on_test).top1;
+    dump.numbers["top1_test"] = 100.0 * double(score(dump.views["test"].models[0].logits, test.labels).right) / double(test.size());
     for (View view : {View::base, View::weak, View::strong}) {
       double sum = 0;
       for (const uint64_t affinity_seed : kAffinitySeeds) {
@@ -294,8 +286,8 @@ void Evaluator::evaluate(const Path& run_dir) {
   }
   dump.numbers["train_top1_running"] = running_train_top1(run_dir);
   for (Member& m : members) {
-    if (!m.model.net) m.model = load_model(m.file, options_.device, type);
-    dump.heads[m.name] = m.model.net->head().weight.value().to(Device::cpu);
+    if (m.model.net) shared_->heads[m.file.string()] = m.model.net->head().weight.value().to(Device::cpu);
+    dump.heads[m.name] = shared_->heads.at(m.file.string());
   }
 
   std::vector<const DumpedModel*> seen;

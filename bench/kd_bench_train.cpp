@@ -178,9 +178,7 @@ class Run {
     std::vector<std::string> names;
     for (const std::string& t : recipe_.teachers) names.push_back(teacher_name(t));
     Record summary{{"name", recipe_.name},
-                   {"kind", std::string(!recipe_.teachers.empty()             ? "student"
-                                        : recipe_.name.rfind("only_", 0) == 0 ? "baseline"
-                                                                              : "teacher")},
+                   {"kind", run_kind(recipe_)},
                    {"recipe_id", recipe_id(recipe_)},
                    {"dataset", recipe_.data.name},
                    {"arch", recipe_.model.arch},

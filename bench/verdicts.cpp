@@ -1004,7 +1004,7 @@ void add_metrics(const Stratum& stratum, const Judge& judge, Rows& into) {
   const Estimate ensemble = associate(stratum.students, ensemble_accuracy, accuracy).rho;
   const std::string confounders = fmt::format("ρ of ensemble and student top-1 {}", in_words(ensemble, 2));
   auto names = [](const std::vector<Said>& list) {
-    constexpr size_t kShown = 6;  // the report's heat map has them all
+    constexpr size_t kShown = 6;  // of up to 69: a row, not a page
     std::set<std::string> all;
     for (const Said& s : list) all.insert(s.key + (s.view == "test" ? "" : " on " + s.view));
     std::vector<std::string> out(all.begin(), all.end());
