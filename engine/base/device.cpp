@@ -1,6 +1,7 @@
 #include "engine/base/device.h"
 
 #include <omp.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -42,6 +43,16 @@ std::string cpu_name() {
   return "unknown CPU";
 }
 
+// Linux gives a process the tiles' 8 KiB of state only when asked (since 5.16).
+[[maybe_unused]] bool amx_permitted() {
+#if defined(__x86_64__) && defined(SYS_arch_prctl)
+  constexpr int kArchReqXcompPerm = 0x1023, kXfeatureXtiledata = 18;
+  return ::syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureXtiledata) == 0;
+#else
+  return false;
+#endif
+}
+
 CpuInfo probe() {
   CpuInfo info{.name = cpu_name(), .threads = omp_get_max_threads(), .avx2 = false, .avx512 = false, .avx512_bf16 = false, .amx_bf16 = false};
 #if defined(__x86_64__)
@@ -51,7 +62,7 @@ CpuInfo probe() {
       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (info.avx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) info.avx512_bf16 = (a >> 5) & 1u;
-  if (info.avx512 && __get_cpuid_count(7, 0, &a, &b, &c, &d)) info.amx_bf16 = (d >> 22) & 1u;
+  if (info.avx512 && __get_cpuid_count(7, 0, &a, &b, &c, &d)) info.amx_bf16 = (d >> 22) & 1u && amx_permitted();
 #endif
   return info;
 }
@@ -150,7 +161,39 @@ const CpuInfo& cpu_info() {
   return info;
 }
 
+std::string to_string(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::none: return "none";
+    case CpuIsa::avx2: return "avx2";
+    case CpuIsa::avx512: return "avx512";
+    case CpuIsa::avx512_bf16: return "avx512_bf16";
+    case CpuIsa::amx: return "amx";
+  }
+  KD_FAIL("instruction set {}", int(isa));
+}
+
+CpuIsa cpu_isa() {
+  static const CpuIsa allowed = [] {
+    const CpuInfo& cpu = cpu_info();
+    const CpuIsa has = cpu.amx_bf16 && cpu.avx512_bf16 ? CpuIsa::amx
+                       : cpu.avx512_bf16               ? CpuIsa::avx512_bf16
+                       : cpu.avx512                    ? CpuIsa::avx512
+                       : cpu.avx2                      ? CpuIsa::avx2
+                                                       : CpuIsa::none;
+    const char* wanted = std::getenv("KD_CPU");
+    if (!wanted || !*wanted) return has;
+    for (CpuIsa isa : {CpuIsa::none, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16, CpuIsa::amx})
+      if (to_string(isa) == wanted) {
+        KD_INPUT(isa <= has, "KD_CPU={}: '{}' offers {} at most; unset KD_CPU or ask for less", wanted, cpu.name, to_string(has));
+        return isa;
+      }
+    throw Error(fmt::format("KD_CPU={}: unknown; known: none, avx2, avx512, avx512_bf16, amx", wanted));
+  }();
+  return allowed;
+}
+
 void start_process(char** argv) {
+  cpu_isa();  // a wrong KD_CPU is said before anything is done
 #if defined(__AVX2__)
   KD_INPUT(cpu_info().avx2, "this build needs a CPU with AVX2 and FMA, and '{}' has none; rebuild with -DKD_MARCH=x86-64-v2", cpu_info().name);
 #endif

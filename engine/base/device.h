@@ -47,6 +47,13 @@ struct CpuInfo {
 };
 const CpuInfo& cpu_info();
 
+// Instruction sets that our kernels are compiled for, each with all before it. `none`: code for any machine.
+enum class CpuIsa : unsigned char { none, avx2, avx512, avx512_bf16, amx };
+std::string to_string(CpuIsa);  // "avx2", as in KD_CPU
+// The most that kernels may use: what the machine has, or less where KD_CPU=avx2|avx512|avx512_bf16|amx says so. Throws where KD_CPU asks for more than
+// the machine has, or for something unknown.
+CpuIsa cpu_isa();
+
 // What the GPU says of itself. Throws where there is none.
 struct GpuInfo {
   std::string name;
