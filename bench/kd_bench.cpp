@@ -7,6 +7,7 @@
 #include "bench/table.h"
 #include "bench/verbs.h"
 #include "kd/switches.h"
+#include "kernels/conv/conv.h"
 
 namespace kd {
 namespace {
@@ -52,7 +53,8 @@ int run_main(int argc, char** argv) {
   app.add_option("--device", device_name, devices);
 
   std::vector<std::string> words;
-  bool no_graph = false;
+  bool no_graph = false, no_tune = false;
+  const char* no_tune_help = "CPU: convolutions by a fixed order of preference, instead of what is fastest on this machine";
   RunOptions run{.command = joined(argc, argv)};
   auto add_run = [&](const char* verb, const char* what) {
     CLI::App* sub = app.add_subcommand(verb, what);
@@ -60,6 +62,7 @@ int run_main(int argc, char** argv) {
     sub->add_option("--out", run.out, "where run directories go")->capture_default_str();
     sub->add_flag("--quiet", run.quiet, "no progress");
     sub->add_option("--device", device_name, devices);
+    sub->add_flag("--no-tune", no_tune, no_tune_help);
     sub->add_flag("--no-graph", no_graph, "CUDA: launch every kernel by itself instead of a recorded step; the same bits, for debugging");
     return sub;
   };
@@ -95,6 +98,7 @@ int run_main(int argc, char** argv) {
   eval->add_option("--train-images", eval_options.train_images, "training images to look at, at most; 0: all")->capture_default_str();
   bool offline = false;
   eval->add_flag("--offline", offline, "compute eval.json again from analysis/pred.safetensors, without networks and images");
+  eval->add_flag("--no-tune", no_tune, no_tune_help);
   eval->add_flag("--quiet", eval_options.quiet, "no progress");
   eval->add_option("--device", device_name, devices);
 
@@ -180,6 +184,7 @@ int run_main(int argc, char** argv) {
   if (*doctor_verb) return doctor();
   const Device device = device_from_name(device_name);
   run.device = eval_options.device = device;
+  set_conv_tuning(no_tune ? ConvTuning::fixed : ConvTuning::timed);
   run.launch = no_graph ? Launch::eager : Launch::graph;
 
   if (*grid) {

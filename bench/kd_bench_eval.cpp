@@ -12,6 +12,7 @@
 #include "bench/predict.h"
 #include "bench/run_dir.h"
 #include "bench/verbs.h"
+#include "kernels/conv/conv.h"
 
 namespace kd {
 namespace {
@@ -226,6 +227,7 @@ void Evaluator::evaluate(const Path& run_dir) {
 
   const DType type = recipe.precision == "bf16" ? DType::bf16 : DType::f32;
   require_precision(options_.device, type);
+  set_conv_math(recipe.conv == "exact" ? ConvMath::exact : ConvMath::fast);
   std::vector<Member> members;
   members.push_back({"S", run_dir / "ckpt" / (options_.checkpoint + ".safetensors")});
   for (const std::string& teacher : recipe.teachers) members.push_back({fmt::format("T{}", members.size()), model_path(teacher)});

@@ -13,6 +13,7 @@
 #include "bench/verbs.h"
 #include "engine/checkpoint.h"
 #include "kd/metrics.h"
+#include "kernels/conv/conv.h"
 
 namespace kd {
 namespace {
@@ -87,6 +88,7 @@ class Run {
         path_(run_path(recipe, options.out)),
         dir_(path_, recipe, {.command = options.command, .dataset_hash = splits.train.hash()}) {
     if (is_done()) return;
+    if (std::filesystem::exists(choices_path())) pin_conv_choices(read_text(choices_path()), choices_path().string());
     net_ = std::make_unique<Resnet>(ResnetConfig{.arch = arch_from_name(recipe.model.arch),
                                                  .stem = stem_from_name(recipe.model.stem),
                                                  .classes = splits.train.classes,
@@ -167,6 +169,9 @@ class Run {
     record.push_back({"img_per_s", double(sums.images) / train_seconds});
     record.push_back({"seconds", state_.seconds});
     dir_.log(record);
+    // Who goes on from this state takes the same kernels, also where the machine's own file of choices is gone.
+    if (options_.device != Device::cuda)
+      if (std::string choices = conv_choices(); choices != choices_) write_atomically(choices_path(), choices_ = std::move(choices));
     save_state(state_path(), *net_, state_);  // last: what is in here is done
     return record;
   }
@@ -221,6 +226,7 @@ class Run {
   }
 
  private:
+  Path choices_path() const { return path_ / "conv_choices.txt"; }
   Path state_path() const { return path_ / "ckpt" / "state.safetensors"; }
   PredictOptions test_view() const { return {.view = View::test, .augment = augment_config(recipe_), .type = type_of(recipe_)}; }
   double soft_weight() const { return recipe_.loss.soft_weight < 0 ? 1 - recipe_.loss.alpha : recipe_.loss.soft_weight; }
@@ -241,6 +247,7 @@ class Run {
   RunDir dir_;
   std::unique_ptr<Resnet> net_;
   TrainState state_;
+  std::string choices_;  // as choices_path() holds them
 };
 
 // Runs that see the same batches in the same order.
@@ -249,6 +256,7 @@ class Group {
   Group(const std::vector<Recipe>& recipes, const RunOptions& options) : options_(options), splits_(load_splits(data_config(recipes.at(0)))) {
     const Recipe& first = recipes[0];
     require_precision(options.device, type_of(first));
+    set_conv_math(first.conv == "exact" ? ConvMath::exact : ConvMath::fast);
     KD_INPUT(splits_.train.size() >= 2, "{}: {} training images; at least 2 are needed", first.data.name, splits_.train.size());
     for (const Recipe& recipe : recipes)
       KD_CHECK(batch_stream(recipe) == batch_stream(first), "{} and {} do not see the same batches", first.name, recipe.name);

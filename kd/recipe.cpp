@@ -230,6 +230,7 @@ const std::vector<Field>& fields() {
       field(KD_KEY(optim.lr_shift), Between{0, 1}, "1: schedule one epoch early, as when a scheduler is stepped before the first epoch"),
       field(KD_KEY(optim.last_batch), OneOf{{"keep", "drop"}}, "an epoch's last images that do not fill a batch"),
       field(KD_KEY(precision), OneOf{{"fp32", "bf16"}}, "of activations and matrix products"),
+      field(KD_KEY(conv), OneOf{{"fast", "exact"}}, "on the CPU; fast: Winograd where it is faster; exact: sums of the products that the definition names"),
       field(KD_KEY(select), OneOf{{"holdout", "last", "test_best"}}, "which checkpoint is 'best'; test_best looks at the test images, as published code does"),
       field(KD_KEY(seed), Between{0, 9007199254740992.0}, "of initialisation, order and augmentation", Identity::ignored),
       field(KD_KEY(eval_every), Between{1, 100'000}, "epochs between evaluations"),

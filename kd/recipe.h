@@ -68,6 +68,7 @@ struct Recipe {
     bool operator==(const Optim&) const = default;
   } optim = {};
   std::string precision = "fp32";  // fp32 | bf16
+  std::string conv = "fast";       // fast | exact: on the CPU, whether Winograd may do 3x3 convolutions
   std::string select = "holdout";  // holdout | last | test_best: which epoch's checkpoint is kept as best
   int64_t seed = 0;
   int64_t eval_every = 1;  // epochs

@@ -6,8 +6,8 @@
 // types   x, y, z, dx, dy f32 | bf16 (one type per call; products in that type, sums f32). w: f32, or bf16 where the activations are.
 //         CPU: either. CUDA: w, dw and bias have the type of the activations, because that is what cuDNN's fast kernels take and give.
 // work    2*N*P*Q*K*R*S*C flops each; moves each tensor once
-// The library behind this interface (oneDNN on the CPU, cuDNN on CUDA) chooses its own kernel, and oneDNN its own filter layout; the plan for a shape is
-// made once and cached. A plan that would run a reference loop is refused rather than taken silently (it looks like a hang).
+// Who does it: on CUDA cuDNN, by a plan made once per shape. On the CPU one of our own algorithms or oneDNN (conv_algorithm.h), chosen once per shape, below.
+// A library's reference loop is refused rather than taken silently (it looks like a hang).
 #pragma once
 #include <memory>
 
@@ -28,9 +28,10 @@ std::string to_string(const ConvShape&);  // "n128h32w32c64k64r3s3st1p1"
 
 enum class Epilogue : unsigned char { none, relu };
 
-// CPU: a filter already in the layout a plan wants; filled on first use. Whoever changes the weights empties it.
+// CPU: a filter already in the layout that the chosen algorithm reads; filled on first use. Whoever changes the weights empties it.
 struct PackedFilter {
   std::shared_ptr<Storage> data;
+  const void* owner = nullptr;  // the algorithm
   ConvShape shape{};
   DType type = DType::f32;
 };
@@ -71,7 +72,21 @@ struct ConvWgradArgs {
 };
 void conv_wgrad(Stream, const ConvWgradArgs&);
 
-// One line per cached plan: op, shape, type, the library's name for its kernel.
+// How the CPU backend chooses (conv_choice.cpp). The algorithms round differently, so a run that should have the bits of another must take its choices:
+// training writes them into the run directory and takes them from there when it goes on.
+enum class ConvMath : unsigned char { fast, exact };  // exact: sums of the products in the definition above, no Winograd (error about 10 times smaller)
+void set_conv_math(ConvMath);                         // of the calls from here on, in this process
+// fixed: the first algorithm in a fixed order of preference. timed: the fastest for the shape on this machine, by a short run of each before the first use,
+// kept in a text file per machine: $KD_CONV_CACHE, else retort/ below $XDG_CACHE_HOME or ~/.cache.
+enum class ConvTuning : unsigned char { fixed, timed };
+void set_conv_tuning(ConvTuning);  // a process begins with fixed
+
+// The choices made so far, a line each: "fprop f32 n32h32w32c64k64r3s3st1p1 fast winograd.avx2".
+std::string conv_choices();
+// Takes such lines as given. `where` names the file in errors: a line that cannot be read, or an algorithm that this machine lacks.
+void pin_conv_choices(std::string_view lines, const std::string& where);
+
+// One line per plan: op, type, shape, who does it.
 std::string conv_plans(Device = Device::cpu);
 
 }  // namespace kd

@@ -1,0 +1,322 @@
+// Every choice is made once, before the problem's first use, in this order: a run directory's (pinned), this machine's file, a short timing, and without
+// timing the order of preference. The file's first line names the machine it was made on; another machine's file is left alone and replaced.
+#include "kernels/conv/conv_choice.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+#include "engine/base/file.h"
+
+namespace kd {
+
+std::string to_string(const ConvShape& s) { return fmt::format("n{}h{}w{}c{}k{}r{}s{}st{}p{}", s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, s.pad); }
+
+namespace cpu {
+
+const char* name_of(ConvOp op) { return op == ConvOp::fprop ? "fprop" : op == ConvOp::dgrad ? "dgrad" : "wgrad"; }
+std::string to_string(const ConvProblem& p) { return fmt::format("{} {} {}", name_of(p.op), to_string(p.type), kd::to_string(p.shape)); }
+
+namespace {
+
+// In the order of preference. Without AMX less arithmetic wins; where both are there, a timing decides.
+const std::vector<const ConvAlgorithm*>& known_algorithms() {
+  static const std::vector<const ConvAlgorithm*> all = [] {
+    std::vector<const ConvAlgorithm*> list;
+    for (const auto& table : {winograd_algorithms(), onednn_algorithms(), direct_algorithms()}) {
+      // Within a table the most capable instruction set comes first.
+      std::vector<const ConvAlgorithm*> own;
+      for (const ConvAlgorithm& a : table) own.push_back(&a);
+      std::stable_sort(own.begin(), own.end(), [](auto* a, auto* b) { return a->isa > b->isa; });
+      list.insert(list.end(), own.begin(), own.end());
+    }
+    return list;
+  }();
+  return all;
+}
+
+std::vector<const ConvAlgorithm*> candidates(const ConvProblem& problem, ConvMath math) {
+  std::vector<const ConvAlgorithm*> able;
+  for (const ConvAlgorithm* a : known_algorithms())
+    if (a->isa <= cpu_isa() && (a->exact || math == ConvMath::fast) && a->offers(problem)) able.push_back(a);
+  return able;
+}
+
+ConvProblem representative(ConvProblem problem) {
+  problem.shape.n = std::min(problem.shape.n, kTimedBatch);
+  return problem;
+}
+
+const char* name_of(ConvMath math) { return math == ConvMath::exact ? "exact" : "fast"; }
+std::string key_of(const ConvProblem& p, ConvMath math) { return to_string(p) + " " + name_of(math); }
+
+// "fprop f32 n1h8... fast winograd.avx2" -> key and name; nothing where it is no such line.
+struct Line {
+  std::string key, name;
+};
+std::optional<Line> parse(const std::string& text) {
+  std::istringstream in(text);
+  std::string op, type, shape, math, name, rest;
+  if (!(in >> op >> type >> shape >> math >> name) || (in >> rest)) return std::nullopt;
+  if ((op != "fprop" && op != "dgrad" && op != "wgrad") || (type != "f32" && type != "bf16") || (math != "fast" && math != "exact") || shape[0] != 'n')
+    return std::nullopt;
+  return Line{op + " " + type + " " + shape + " " + math, name};
+}
+
+// By name also the emulated ones: never chosen, but a test may pin them.
+const ConvAlgorithm* find(const std::string& name) {
+  for (const auto& table : {winograd_algorithms(), onednn_algorithms(), direct_algorithms(), emulated_winograd_algorithms(), emulated_direct_algorithms()})
+    for (const ConvAlgorithm& a : table)
+      if (name == a.name) return &a;
+  return nullptr;
+}
+
+std::string machine_line() { return fmt::format("retort convolutions 1 | {} | {} | {} threads", cpu_info().name, to_string(cpu_isa()), cpu_info().threads); }
+
+Path cache_path() {
+  if (const char* path = std::getenv("KD_CONV_CACHE"); path && *path) return path;
+  Path folder;
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache)
+    folder = cache;
+  else if (const char* home = std::getenv("HOME"); home && *home)
+    folder = Path(home) / ".cache";
+  else
+    return {};
+  return folder / "retort" / fmt::format("conv_{}_{}threads.txt", to_string(cpu_isa()), cpu_info().threads);
+}
+
+// Holds the file's lock while it lives: of two processes that time the same problem, the second takes the first one's choice.
+class FileLock {
+ public:
+  explicit FileLock(const Path& path) : fd_(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666)) {
+    if (fd_ >= 0) ::flock(fd_, LOCK_EX);
+  }
+  ~FileLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+  bool held() const { return fd_ >= 0; }
+
+ private:
+  int fd_;
+};
+
+void warn_once(const std::string& line) {
+  static std::mutex mutex;
+  static std::map<std::string, bool> said;
+  std::lock_guard lock(mutex);
+  if (!std::exchange(said[line], true)) fmt::print(stderr, "{}\n", line);
+}
+
+// The machine's file; empty where there is none that fits. A line that cannot be read (the file was cut or edited) is left out: its problem is timed again.
+std::map<std::string, std::string> read_cache(const Path& path) {
+  std::map<std::string, std::string> lines;
+  std::error_code code;
+  if (!std::filesystem::exists(path, code)) return lines;
+  std::istringstream in;
+  try {
+    in.str(read_text(path));
+  } catch (const Error& e) {
+    warn_once(fmt::format("{}; convolutions are timed again", e.what()));
+    return lines;
+  }
+  std::string text;
+  std::getline(in, text);
+  if (text != machine_line()) {
+    warn_once(fmt::format("{}: made for another machine ('{}'); convolutions are timed again and the file is replaced", path.string(), text.substr(0, 120)));
+    return lines;
+  }
+  for (int number = 2; std::getline(in, text); ++number) {
+    const auto line = parse(text);
+    if (line && find(line->name) && find(line->name)->isa <= cpu_isa())
+      lines[line->key] = line->name;
+    else
+      warn_once(fmt::format("{}:{}: '{}' is no choice of a convolution here; it is timed again", path.string(), number, text.substr(0, 120)));
+  }
+  return lines;
+}
+
+class Operands {
+ public:
+  explicit Operands(const ConvProblem& p)
+      : p_(p),
+        x_(filled(p.shape.n * p.shape.h * p.shape.w * p.shape.c)),
+        y_(filled(p.shape.n * p.shape.p() * p.shape.q() * p.shape.k)),
+        w_(filled(p.shape.k * p.shape.r * p.shape.s * p.shape.c, DType::f32)) {}
+
+  // Packing is left out: a filter of a network that is only evaluated is packed once, and one that learns once per update.
+  void prepare(const ConvAlgorithm& a) {
+    packed_ = nullptr;
+    if (p_.op == ConvOp::wgrad) return;
+    if (const int64_t bytes = a.packed_bytes(p_, DType::f32)) {
+      packed_ = Storage::allocate(bytes, Device::cpu);
+      a.pack(p_, w_->data(), DType::f32, packed_->data());
+    }
+  }
+  void run(const ConvAlgorithm& a) {
+    const void* packed = packed_ ? packed_->data() : w_->data();
+    switch (p_.op) {
+      case ConvOp::fprop: return a.fprop({.shape = p_.shape, .type = p_.type, .x = x_->data(), .w = w_->data(), .y = y_->data()}, packed);
+      case ConvOp::dgrad: return a.dgrad({.shape = p_.shape, .type = p_.type, .dy = y_->data(), .w = w_->data(), .dx = x_->data()}, packed);
+      case ConvOp::wgrad:
+        return a.wgrad({.shape = p_.shape, .type = p_.type, .x = x_->data(), .dy = y_->data(), .dw = w_->data(), .accumulate = Accumulate::no});
+    }
+  }
+
+ private:
+  // Ordinary numbers: subnormals and NaNs take other times.
+  std::shared_ptr<Storage> filled(int64_t n, DType type) const {
+    auto block = Storage::allocate(n * size_of(type), Device::cpu);
+    for (int64_t i = 0; i < n; ++i) {
+      const float v = float(int(i * 2654435761u >> 20 & 255) - 128) / 256.f;
+      if (type == DType::bf16)
+        reinterpret_cast<bf16*>(block->data())[i] = bf16(v);
+      else
+        reinterpret_cast<float*>(block->data())[i] = v;
+    }
+    return block;
+  }
+  std::shared_ptr<Storage> filled(int64_t n) const { return filled(n, p_.type); }
+
+  ConvProblem p_;
+  std::shared_ptr<Storage> x_, y_, w_, packed_;
+};
+
+// The fastest of `able`; a later one must win by 3 %, which is more than two runs of the same code differ by. Best of up to five runs, fewer of slow ones.
+const ConvAlgorithm* fastest(const ConvProblem& problem, const std::vector<const ConvAlgorithm*>& able) {
+  if (able.size() == 1) return able[0];
+  using Clock = std::chrono::steady_clock;
+  Operands operands(problem);
+  const ConvAlgorithm* best = nullptr;
+  double best_seconds = 0;
+  for (const ConvAlgorithm* a : able) {
+    operands.prepare(*a);
+    double seconds = 0, spent = 0;
+    for (int run = 0; run < 6 && (run < 2 || spent < 0.06); ++run) {  // the first run finds its memory and code, and counts only if nothing else is
+      const auto start = Clock::now();
+      operands.run(*a);
+      const double took = std::chrono::duration<double>(Clock::now() - start).count();
+      spent += took;
+      if (run == 0 && best && took > 3 * best_seconds) {
+        seconds = took;
+        break;
+      }
+      if (run > 0 && (seconds == 0 || took < seconds)) seconds = took;
+    }
+    if (!best || seconds < 0.97 * best_seconds) best = a, best_seconds = seconds;
+  }
+  return best;
+}
+
+class Choices {
+ public:
+  std::atomic<ConvMath> math = ConvMath::fast;
+
+  void set_tuning(ConvTuning tuning) {
+    std::lock_guard lock(mutex_);
+    tuning_ = tuning;
+    cache_read_ = false;
+  }
+
+  const ConvAlgorithm& choose(const ConvProblem& asked) {
+    const ConvProblem problem = representative(asked);
+    const std::string key = key_of(problem, math);
+    std::lock_guard lock(mutex_);
+    if (auto found = chosen_.find(key); found != chosen_.end()) return *found->second;
+    return *(chosen_[key] = decide(problem, key));
+  }
+
+  std::string lines() {
+    std::lock_guard lock(mutex_);
+    std::string text;
+    for (const auto& [key, algorithm] : chosen_) text += fmt::format("{} {}\n", key, algorithm->name);
+    return text;
+  }
+
+  void pin(std::string_view text, const std::string& where) {
+    std::istringstream in{std::string(text)};
+    std::map<std::string, const ConvAlgorithm*> pinned;
+    std::string line;
+    for (int number = 1; std::getline(in, line); ++number) {
+      const auto choice = parse(line);
+      KD_INPUT(choice, "{}:{}: '{}' is no choice of a convolution; delete the file to choose again (the run then goes on with other roundings)", where, number,
+               line.substr(0, 120));
+      const ConvAlgorithm* a = find(choice->name);
+      KD_INPUT(a && a->isa <= cpu_isa(),
+               "{}:{}: the run used '{}', which this machine lacks ('{}' offers {}); go on where it began, or delete the file to choose "
+               "again (the run then goes on with other roundings)",
+               where, number, choice->name, cpu_info().name, to_string(cpu_isa()));
+      pinned[choice->key] = a;
+    }
+    std::lock_guard lock(mutex_);
+    for (const auto& [key, a] : pinned) chosen_[key] = a;
+  }
+
+ private:
+  const ConvAlgorithm* decide(const ConvProblem& problem, const std::string& key) {
+    const auto able = candidates(problem, math);
+    KD_CHECK(!able.empty(), "conv {}: no algorithm on this CPU ({}){}", to_string(problem), to_string(cpu_isa()),
+             problem.type == DType::bf16 ? "; use precision=fp32, or channels that 16 divides (model.width)" : "");
+    if (tuning_ == ConvTuning::fixed) return able[0];
+    const Path path = cache_path();
+    if (path.empty()) return fastest(problem, able);
+    if (!cache_read_) cache_ = read_cache(path), cache_read_ = true;
+    if (auto found = cache_.find(key); found != cache_.end())
+      for (const ConvAlgorithm* a : able)
+        if (found->second == a->name) return a;
+    const ConvAlgorithm* best = fastest(problem, able);
+    try {
+      make_directories(path.parent_path().empty() ? Path(".") : path.parent_path());
+      const FileLock lock(path.string() + ".lock");
+      KD_INPUT(lock.held(), "{}.lock cannot be opened", path.string());
+      cache_ = read_cache(path);
+      if (auto found = cache_.find(key); found != cache_.end())
+        for (const ConvAlgorithm* a : able)
+          if (found->second == a->name) return a;
+      cache_[key] = best->name;
+      std::string text = machine_line() + "\n";
+      for (const auto& [k, name] : cache_) text += k + " " + name + "\n";
+      write_atomically(path, text);
+    } catch (const Error& e) {
+      warn_once(fmt::format("the choice of convolutions is not kept: {}; another run may choose otherwise. --no-tune makes it fixed", e.what()));
+    }
+    return best;
+  }
+
+  std::mutex mutex_;
+  ConvTuning tuning_ = ConvTuning::fixed;
+  std::map<std::string, const ConvAlgorithm*> chosen_;
+  std::map<std::string, std::string> cache_;
+  bool cache_read_ = false;
+};
+
+Choices& choices() {
+  static Choices all;
+  return all;
+}
+
+}  // namespace
+
+const ConvAlgorithm& choose(const ConvProblem& problem) { return choices().choose(problem); }
+
+}  // namespace cpu
+
+void set_conv_math(ConvMath math) { cpu::choices().math = math; }
+void set_conv_tuning(ConvTuning tuning) { cpu::choices().set_tuning(tuning); }
+std::string conv_choices() { return cpu::choices().lines(); }
+void pin_conv_choices(std::string_view lines, const std::string& where) { cpu::choices().pin(lines, where); }
+
+}  // namespace kd

@@ -1,0 +1,13 @@
+// conv_choice: which algorithm does a convolution on the CPU. conv.h has what callers may say about it.
+#pragma once
+#include "kernels/conv/conv_algorithm.h"
+
+namespace kd::cpu {
+
+// The same algorithm for the same problem as long as the process lives and the mode stays. Throws where nobody can do it, and says which shapes work.
+const ConvAlgorithm& choose(const ConvProblem&);
+
+// The problem that stands for all of its kind: batches above kTimedBatch are done as a batch of kTimedBatch is.
+inline constexpr int64_t kTimedBatch = 32;
+
+}  // namespace kd::cpu

@@ -1,0 +1,129 @@
+// Who does a convolution: the order of preference, the machine's file of timed choices, a run's pinned choices, and what each says of bad input.
+#include "kernels/conv/conv_choice.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "engine/base/file.h"
+#include "tests/harness/error_of.h"
+
+namespace kd::cpu {
+namespace {
+
+ConvProblem problem(int64_t side, ConvOp op = ConvOp::fprop, DType type = DType::f32) {
+  return {op, {.n = 2, .h = side, .w = side, .c = 16, .k = 16, .r = 3, .s = 3, .stride = 1, .pad = 1}, type};
+}
+std::string line_of(const ConvProblem& p, const std::string& rest) { return to_string(p) + " " + rest; }
+
+// A file of choices of its own, and every switch as a process finds it.
+class ConvChoice : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    path_ = Path(::testing::TempDir()) / ("conv_choices_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".txt");
+    std::filesystem::remove(path_);
+    ::setenv("KD_CONV_CACHE", path_.c_str(), 1);
+  }
+  void TearDown() override {
+    set_conv_tuning(ConvTuning::fixed);
+    set_conv_math(ConvMath::fast);
+    ::unsetenv("KD_CONV_CACHE");
+    std::filesystem::remove(path_);
+    std::filesystem::remove(path_.string() + ".lock");
+  }
+  void write(const std::string& text) const { std::ofstream(path_) << text; }
+  // Chooses with the file as it stands now.
+  const ConvAlgorithm& timed(const ConvProblem& p) const {
+    set_conv_tuning(ConvTuning::timed);
+    return choose(p);
+  }
+  std::string first_line() const { return read_text(path_).substr(0, read_text(path_).find('\n')); }
+  Path path_;
+};
+
+TEST_F(ConvChoice, staysTheSameAndFitsTheMachine) {
+  const ConvAlgorithm& a = choose(problem(9));
+  EXPECT_EQ(&a, &choose(problem(9)));
+  EXPECT_LE(a.isa, cpu_isa());
+  EXPECT_TRUE(a.offers(problem(9)));
+  EXPECT_NE(conv_choices().find(line_of(problem(9), std::string("fast ") + a.name)), std::string::npos) << conv_choices();
+  EXPECT_FALSE(std::filesystem::exists(path_)) << "fixed choices need no file";
+}
+
+TEST_F(ConvChoice, largeBatchesShareOneChoice) {
+  ConvProblem large = problem(10), larger = large;
+  large.shape.n = kTimedBatch, larger.shape.n = 20 * kTimedBatch;
+  EXPECT_EQ(&choose(large), &choose(larger));
+  EXPECT_EQ(conv_choices().find(to_string(larger)), std::string::npos);
+}
+
+TEST_F(ConvChoice, exactModeTakesNoWinograd) {
+  set_conv_math(ConvMath::exact);
+  for (ConvOp op : {ConvOp::fprop, ConvOp::dgrad, ConvOp::wgrad}) EXPECT_TRUE(choose(problem(11, op)).exact) << name_of(op);
+}
+
+TEST_F(ConvChoice, timedChoicesAreKeptAndTakenAgain) {
+  const ConvAlgorithm& a = timed(problem(12));
+  const std::string text = read_text(path_);
+  EXPECT_NE(text.find(line_of(problem(12), std::string("fast ") + a.name) + "\n"), std::string::npos) << text;
+  EXPECT_NE(text.find(cpu_info().name), std::string::npos) << text;
+  // The file decides: it names another candidate for a problem that nobody has chosen for yet.
+  write(first_line() + "\n" + line_of(problem(13), "fast onednn") + "\n");
+  EXPECT_STREQ(timed(problem(13)).name, "onednn");
+}
+
+TEST_F(ConvChoice, aFileOfAnotherMachineIsReplaced) {
+  write("retort convolutions 1 | Another CPU | amx | 64 threads\n" + line_of(problem(14), "fast onednn") + "\n");
+  ::testing::internal::CaptureStderr();
+  timed(problem(14));
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("another machine"), std::string::npos);
+  EXPECT_NE(first_line().find(cpu_info().name), std::string::npos);
+}
+
+TEST_F(ConvChoice, aHalfWrittenFileIsRead) {
+  timed(problem(15));
+  write(first_line() + "\n" + line_of(problem(16), "fast onednn") + "\nfprop f32 n2h17w17c16k");
+  ::testing::internal::CaptureStderr();
+  EXPECT_STREQ(timed(problem(16)).name, "onednn");
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find(path_.string() + ":3"), std::string::npos) << said;
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+}
+
+TEST_F(ConvChoice, anUnwritablePlaceIsSaidAndCostsNothing) {
+  ::setenv("KD_CONV_CACHE", "/proc/no/such/place.txt", 1);
+  ::testing::internal::CaptureStderr();
+  timed(problem(18));
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("/proc/no"), std::string::npos) << said;
+  EXPECT_NE(said.find("--no-tune"), std::string::npos) << said;
+}
+
+TEST_F(ConvChoice, pinnedChoicesWin) {
+  pin_conv_choices(line_of(problem(19), "fast onednn") + "\n", "run/conv_choices.txt");
+  EXPECT_STREQ(choose(problem(19)).name, "onednn");
+}
+
+TEST_F(ConvChoice, pinnedLinesAreChecked) {
+  const std::string unreadable = error_of([] { pin_conv_choices("fprop f32 n1h1\n", "run/conv_choices.txt"); });
+  EXPECT_NE(unreadable.find("run/conv_choices.txt:1"), std::string::npos) << unreadable;
+  EXPECT_NE(unreadable.find("delete the file"), std::string::npos) << unreadable;
+  const std::string unknown =
+      error_of([] { pin_conv_choices(line_of(problem(20), "fast onednn") + "\n" + line_of(problem(21), "fast quantum.v9") + "\n", "run/conv_choices.txt"); });
+  EXPECT_NE(unknown.find("run/conv_choices.txt:2"), std::string::npos) << unknown;
+  EXPECT_NE(unknown.find("quantum.v9"), std::string::npos) << unknown;
+  EXPECT_EQ(conv_choices().find("h20w20"), std::string::npos) << "a file with an error pins nothing";
+}
+
+TEST_F(ConvChoice, aProblemThatNobodyCanDoIsNamed) {
+  ConvProblem odd = problem(22, ConvOp::fprop, DType::bf16);
+  odd.shape.c = 5, odd.shape.k = 3;
+  if (cpu_isa() >= CpuIsa::avx512_bf16) GTEST_SKIP() << "oneDNN has bf16 convolutions of every shape here";
+  const std::string said = error_of([&] { choose(odd); });
+  EXPECT_NE(said.find("n2h22w22c5k3"), std::string::npos) << said;
+  EXPECT_NE(said.find("precision=fp32"), std::string::npos) << said;
+}
+
+}  // namespace
+}  // namespace kd::cpu
