@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "engine/base/memory.h"
@@ -63,6 +64,7 @@ class Event {
 struct StepGraph::State {
   bool capture;
   bool warm = false;
+  std::optional<StepArena> arena;  // CPU
 #if defined(KD_WITH_CUDA)
   std::shared_ptr<MemoryPool> pool = make_pool(Device::cuda);
   cudaGraphExec_t executable = nullptr;
@@ -91,14 +93,17 @@ struct StepGraph::State {
 #endif
 };
 
-StepGraph::StepGraph(Device device, Launch launch) : state_(std::make_unique<State>()) { state_->capture = device == Device::cuda && launch == Launch::graph; }
+StepGraph::StepGraph(Device device, Launch launch) : state_(std::make_unique<State>()) {
+  state_->capture = device == Device::cuda && launch == Launch::graph;
+  if (device == Device::cpu && launch == Launch::graph) state_->arena.emplace();
+}
 StepGraph::~StepGraph() = default;
 StepGraph::StepGraph(StepGraph&&) noexcept = default;
 StepGraph& StepGraph::operator=(StepGraph&&) noexcept = default;
 
 StepGraph::Ran StepGraph::run(const std::function<void()>& work) {
   if (!state_->capture || !state_->warm) {
-    work();
+    state_->arena ? state_->arena->run(work) : work();
     state_->warm = true;
     return Ran::by_host;
   }

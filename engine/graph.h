@@ -1,5 +1,5 @@
 // graph: a step that the host only starts. On CUDA its kernels are recorded once and replayed with one call, because launching 150 kernels one by one
-// takes longer than they run at 32 px; elsewhere the step is simply run. What changes from step to step reaches it through memory:
+// takes longer than they run at 32 px. On the CPU the step is run, its memory laid out once (StepArena). What changes from step to step reaches it through memory:
 //   StepInputs   small host data (learning rate, labels, augmentation decisions), copied ahead of each step
 //   Readback     small results, read when they happen to be there; the host never waits for a step
 #pragma once

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "engine/base/device.h"
@@ -25,6 +26,32 @@ class PoolScope {
  private:
   std::shared_ptr<MemoryPool> outer_;
   Device device_;
+};
+
+// The blocks of a step of fixed shapes, laid out once in one arena: blocks whose lives do not meet share memory, whatever their sizes. The first step is watched
+// (which block lives from when to when), the second and later ones take addresses from the plan; blocks that outlive a step stay with the common pool.
+// All arenas of a process share one range of huge pages, as one step runs at a time. A step that asks for something else than the one that was planned, or
+// still holds what should be free, gets that block from the common pool: more memory, never a wrong address.
+class StepArena {
+ public:
+  StepArena();  // of Device::cpu
+  ~StepArena();
+  StepArena(StepArena&&) noexcept;
+  StepArena& operator=(StepArena&&) noexcept;
+
+  // Runs `work` with this thread's CPU allocations from the arena.
+  void run(const std::function<void()>& work);
+
+  struct Plan {
+    int64_t blocks = 0, bytes = 0;  // of the arena
+    int64_t live_bytes = 0;         // the most that lived at once: no plan can need less
+    int64_t misses = 0;             // blocks of the latest run that came from the common pool although the plan had them
+  };
+  Plan plan() const;  // zeros before the second run
+
+ private:
+  class Blocks;
+  std::shared_ptr<Blocks> blocks_;
 };
 
 class Storage {

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "engine/base/memory.h"
+#include "engine/base/rng.h"
 #include "engine/graph.h"
 #include "tests/harness/error_of.h"
 
@@ -115,6 +117,94 @@ TEST(StepGraph, EveryStepSeesItsInputsAndCountsOnce) {
       for (int32_t i = 0; i < 12; ++i) EXPECT_EQ(now[i], 111 - i) << to_string(device);
       EXPECT_EQ(now[12], 0);
     }
+}
+
+// A step that holds up to eight blocks of random sizes at a time, fills each with its own number and looks whether it is still there when the block goes.
+struct RandomStep {
+  uint64_t seed;
+  std::vector<const void*> places = {};
+  int64_t wrong = 0;
+  void operator()() {
+    places.clear();
+    Rng rng(seed, Purpose::test);
+    std::vector<Tensor> held;
+    auto drop = [&](size_t i) {
+      const Tensor& t = held[i];
+      for (int64_t k = 0; k < t.elements(); ++k) wrong += t.data<int32_t>()[k] != t.data<int32_t>()[0];
+      held.erase(held.begin() + ptrdiff_t(i));
+    };
+    for (int32_t n = 0; n < 60; ++n) {
+      if (held.size() == 8 || (held.size() > 1 && rng.below(3) == 0)) drop(rng.below(uint32_t(held.size())));
+      held.push_back(Tensor::empty({1 + int64_t(rng.below(5000))}, DType::i32));
+      std::fill_n(held.back().data<int32_t>(), held.back().elements(), n);
+      places.push_back(held.back().raw());
+    }
+    while (!held.empty()) drop(0);
+  }
+};
+
+TEST(StepArena, BlocksThatLiveTogetherNeverShare) {
+  StepArena arena;
+  RandomStep step{.seed = 7};
+  for (int run = 0; run < 4; ++run) {
+    arena.run([&] { step(); });
+    EXPECT_EQ(step.wrong, 0) << "run " << run;
+    EXPECT_EQ(arena.plan().misses, 0) << "run " << run;
+  }
+  const StepArena::Plan plan = arena.plan();
+  EXPECT_EQ(plan.blocks, 60);
+  EXPECT_GE(plan.bytes, plan.live_bytes);
+  EXPECT_LE(double(plan.bytes), 1.3 * double(plan.live_bytes)) << "the plan wastes more than the pool's size classes would";
+}
+
+TEST(StepArena, EveryStepFindsItsBlocksWhereTheyWere) {
+  StepArena arena;
+  RandomStep step{.seed = 8};
+  arena.run([&] { step(); });
+  arena.run([&] { step(); });
+  const auto places = step.places;
+  arena.run([&] { step(); });
+  EXPECT_EQ(step.places, places);
+}
+
+TEST(StepArena, AnotherStepThanThePlannedOneStaysRight) {
+  StepArena arena;
+  RandomStep step{.seed = 9};
+  arena.run([&] { step(); });
+  arena.run([&] { step(); });
+  step.seed = 10;  // other sizes, other lives
+  arena.run([&] { step(); });
+  EXPECT_EQ(step.wrong, 0);
+  EXPECT_GT(arena.plan().misses, 0);
+}
+
+TEST(StepArena, WhatOutlivesAStepIsNotInTheArena) {
+  StepArena arena;
+  Tensor kept;
+  for (int32_t run = 1; run <= 3; ++run) {
+    arena.run([&] {
+      const Tensor scratch = Tensor::empty({1000}, DType::i32);
+      std::fill_n(scratch.data<int32_t>(), 1000, -1);
+      kept = Tensor::empty({1000}, DType::i32);
+      std::fill_n(kept.data<int32_t>(), 1000, run);
+    });
+    arena.run([] { std::fill_n(Tensor::empty({1000}, DType::i32).data<int32_t>(), 1000, -1); });
+    EXPECT_EQ(kept.data<int32_t>()[999], run);
+  }
+}
+
+TEST(StepArena, AStepThatThrewIsWatchedAgain) {
+  StepArena arena;
+  RandomStep step{.seed = 11};
+  EXPECT_THROW(arena.run([&] {
+    const Tensor block = Tensor::empty({10}, DType::i32);
+    throw Error("stop");
+  }),
+               Error);
+  for (int run = 0; run < 3; ++run) arena.run([&] { step(); });
+  EXPECT_EQ(step.wrong, 0);
+  EXPECT_EQ(arena.plan().blocks, 60);
+  EXPECT_EQ(arena.plan().misses, 0);
 }
 
 }  // namespace
