@@ -1,0 +1,235 @@
+#include "kernels/conv/winograd.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "engine/base/memory.h"
+#include "kernels/conv/conv_algorithm.h"
+
+namespace kd::cpu {
+namespace {
+
+using winograd::Kernels;
+using winograd::Tiling;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t env(const char* name, int64_t def) { const char* v = std::getenv(name); return v ? std::atoll(v) : def; }
+
+bool offers(const ConvProblem& problem) {
+  const ConvShape& s = problem.shape;
+  return s.r == 3 && s.s == 3 && s.stride == 1 && s.pad >= 0 && s.pad <= 2 && s.n >= 1 && s.p() >= 1 && s.q() >= 1 && s.c % 16 == 0 && s.k % 16 == 0 &&
+         s.c > 0 && s.k > 0 && (problem.type == DType::f32 || problem.type == DType::bf16);
+}
+
+void check(const ConvProblem& problem, const char* what, DType type) {
+  KD_CHECK(offers(problem), "conv {}: Winograd does 3x3 filters of stride 1, padding 0 to 2 and channels in multiples of 16 only", to_string(problem.shape));
+  KD_CHECK(type == DType::f32 || type == problem.type, "conv {}: {} is {}; it may be f32 or have the activations' type", to_string(problem.shape), what, to_string(type));
+}
+
+int index_of(DType type) { return type == DType::bf16; }
+
+// Scratch of one call, cut into arrays on cache lines.
+class Scratch {
+ public:
+  int64_t floats(int64_t count) { return std::exchange(bytes_, bytes_ + ceil_div(count * 4, 64) * 64); }
+  void allocate() { storage_ = Storage::allocate(bytes_, Device::cpu); }
+  float* at(int64_t offset) const { return reinterpret_cast<float*>(storage_->data() + offset); }
+
+ private:
+  int64_t bytes_ = 0;
+  std::shared_ptr<Storage> storage_;
+};
+
+// One cache line more than the tiles need: 36 positions a multiple of 4096 bytes apart would fall into the same cache sets.
+int64_t position_floats(int64_t capacity, int64_t channels) { return ceil_div(capacity * channels, 1024) * 1024 + 16; }
+
+Tiling tiling(int64_t h, int64_t w, int64_t c, int64_t pad, int64_t p, int64_t q) { return {h, w, c, pad, ceil_div(p, 4), ceil_div(q, 4)}; }
+
+struct Forward {
+  Tiling from, to;
+  int64_t tiles;
+  DType type;
+  const void* x;
+  const float* u;
+  winograd::OutputArgs out;
+};
+
+void forward(const Kernels& kernels, const Forward& f) {
+  const int64_t in = f.from.c, out = f.to.c, width = kernels.width;
+  const int64_t wanted = env("T", 48);
+  const int64_t blocks = ceil_div(f.tiles, wanted), capacity = ceil_div(ceil_div(f.tiles, blocks), kernels.rows) * kernels.rows;
+  const int64_t group = env("G", 1), groups = ceil_div(out, width * group);
+  const int threads = omp_get_max_threads();
+  // Few blocks: all threads work on one, so that none is idle and each reads only its part of the filter.
+  const bool together = blocks < 4 * threads || in * out > 128 * 128;
+
+  const int64_t v_position = position_floats(capacity, in), m_position = position_floats(capacity, width);
+  Scratch scratch;
+  const int64_t zeros = scratch.floats(in), v = scratch.floats(36 * v_position * (together ? 1 : threads)), m = scratch.floats(36 * m_position * group * threads);
+  scratch.allocate();
+  std::memset(scratch.at(zeros), 0, size_t(in) * 4);
+
+  const auto input = [&](int64_t block, float* to, int64_t begin, int64_t end) {
+    kernels.input[index_of(f.type)](f.from, f.x, scratch.at(zeros), {to + begin * 16, v_position, capacity, block * capacity + begin, end - begin});
+  };
+  const auto output = [&](int64_t block, float* from, int64_t g, int thread) {
+    const int64_t first = block * capacity, tiles = std::min(capacity, f.tiles - first);
+    float* products = scratch.at(m) + thread * group * 36 * m_position;
+    const int64_t begin = g * group * width, end = std::min(out, begin + group * width);
+    for (int64_t p = 0; p < 36; ++p)
+      for (int64_t o = begin, i = 0; o < end; o += width, ++i) {
+        const int64_t columns = std::min(width, out - o);
+        kernels.multiply({from, v_position, capacity, first, tiles}, p, in, f.u + 36 * in * o + p * in * columns, columns,
+                         {products + i * 36 * m_position, m_position, capacity, first, tiles});
+      }
+    for (int64_t o = begin, i = 0; o < end; o += width, ++i)
+      kernels.output[index_of(f.type)](f.to, {products + i * 36 * m_position, m_position, capacity, first, tiles}, o, std::min(width, out - o), f.out);
+  };
+
+  const int64_t used = ceil_div(f.tiles, capacity);  // rounding the capacity up may have emptied the last ones
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num();
+    if (together) {
+      for (int64_t block = 0; block < used; ++block) {
+        const int64_t tiles = std::min(capacity, f.tiles - block * capacity);
+#pragma omp for schedule(static)
+        for (int64_t t = 0; t < tiles; t += 2) input(block, scratch.at(v), t, std::min(t + 2, tiles));
+#pragma omp for schedule(static)
+        for (int64_t g = 0; g < groups; ++g) output(block, scratch.at(v), g, thread);
+      }
+    } else {
+      float* mine = scratch.at(v) + thread * 36 * v_position;
+#pragma omp for schedule(static)
+      for (int64_t block = 0; block < used; ++block) {
+        input(block, mine, 0, std::min(capacity, f.tiles - block * capacity));
+        for (int64_t g = 0; g < groups; ++g) output(block, mine, g, thread);
+      }
+    }
+  }
+}
+
+int64_t packed_bytes(const ConvProblem& problem, DType) { return 36 * problem.shape.c * problem.shape.k * 4; }
+
+void pack(const Kernels& kernels, const ConvProblem& problem, const void* w, DType filter_type, void* packed) {
+  check(problem, "w", filter_type);
+  const bool dgrad = problem.op == ConvOp::dgrad;
+  const int64_t k = problem.shape.k, c = problem.shape.c, in = dgrad ? k : c, out = dgrad ? c : k;
+#pragma omp parallel for schedule(static)
+  for (int64_t o = 0; o < out; o += kernels.width)
+    kernels.pack[index_of(filter_type)](w, k, c, dgrad, o, std::min(kernels.width, out - o), static_cast<float*>(packed) + 36 * in * o);
+}
+
+void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed) {
+  const ConvShape& s = args.shape;
+  check({ConvOp::fprop, s, args.type}, "bias", args.bias_type);
+  Scratch scratch;
+  const float* bias = static_cast<const float*>(args.bias);
+  if (args.bias && args.bias_type == DType::bf16) {
+    scratch.floats(s.k);
+    scratch.allocate();
+    for (int64_t i = 0; i < s.k; ++i) scratch.at(0)[i] = float(static_cast<const bf16*>(args.bias)[i]);
+    bias = scratch.at(0);
+  }
+  const Tiling from = tiling(s.h, s.w, s.c, s.pad, s.p(), s.q()), to = tiling(s.p(), s.q(), s.k, 0, s.p(), s.q());
+  forward(kernels, {from, to, s.n * to.tiles_h * to.tiles_w, args.type, args.x, static_cast<const float*>(packed), {args.y, args.z, bias, args.epilogue == Epilogue::relu}});
+}
+
+void dgrad(const Kernels& kernels, const ConvDgradArgs& args, const void* packed) {
+  const ConvShape& s = args.shape;
+  check({ConvOp::dgrad, s, args.type}, "w", args.w_type);
+  const Tiling from = tiling(s.p(), s.q(), s.k, 2 - s.pad, s.h, s.w), to = tiling(s.h, s.w, s.c, 0, s.h, s.w);
+  forward(kernels, {from, to, s.n * to.tiles_h * to.tiles_w, args.type, args.dy, static_cast<const float*>(packed),
+                    {args.dx, args.accumulate == Accumulate::yes ? args.dx : nullptr, nullptr, false}});
+}
+
+void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
+  const ConvShape& s = args.shape;
+  check({ConvOp::wgrad, s, args.type}, "dw", args.dw_type);
+  const bool add_dw = args.accumulate == Accumulate::yes;
+  const Tiling x = tiling(s.h, s.w, s.c, s.pad, s.p(), s.q()), dy = tiling(s.p(), s.q(), s.k, 0, s.p(), s.q());
+  const int64_t tiles = s.n * x.tiles_h * x.tiles_w;
+  const int64_t blocks = ceil_div(tiles, env("TW", 128)), capacity = ceil_div(tiles, blocks);
+  const int64_t c_blocks = s.c / 16, k_blocks = s.k / 16, side = env("S", 2);  // items of side x side blocks of 16 x 16 channels
+  const int64_t c_items = ceil_div(c_blocks, side), k_items = ceil_div(k_blocks, side), items = c_items * k_items;
+  const int threads = omp_get_max_threads();
+  const int64_t x_position = position_floats(capacity, s.c), dy_position = position_floats(capacity, s.k);
+  Scratch scratch;
+  const int64_t zeros = scratch.floats(std::max(s.c, s.k)), vx = scratch.floats(36 * x_position), vy = scratch.floats(36 * dy_position);
+  // One block of tiles: each item is finished where it was made. More: all of dU is kept.
+  const int64_t du = scratch.floats(blocks == 1 ? threads * side * side * winograd::kDuBlock : c_blocks * k_blocks * winograd::kDuBlock);
+  scratch.allocate();
+  std::memset(scratch.at(zeros), 0, size_t(std::max(s.c, s.k)) * 4);
+  const int type = index_of(args.type), dw_type = index_of(args.dw_type);
+
+#pragma omp parallel num_threads(threads)
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t first = block * capacity, count = std::min(capacity, tiles - first);
+    if (count <= 0) break;
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < count; t += 2) {
+      const int64_t some = std::min<int64_t>(2, count - t);
+      kernels.input[type](x, args.x, scratch.at(zeros), {scratch.at(vx) + t * 16, x_position, capacity, first + t, some});
+      kernels.gradient[type](dy, args.dy, scratch.at(zeros), {scratch.at(vy) + t * 16, dy_position, capacity, first + t, some});
+    }
+    const winograd::TileBlock from_x{scratch.at(vx), x_position, capacity, first, count}, from_dy{scratch.at(vy), dy_position, capacity, first, count};
+    if (blocks == 1) {
+#pragma omp for schedule(static)
+      for (int64_t item = 0; item < items; ++item) {
+        const int64_t i = item % c_items * side, o = item / c_items * side, in = std::min(side, c_blocks - i), out = std::min(side, k_blocks - o);
+        float* to = scratch.at(du) + omp_get_thread_num() * side * side * winograd::kDuBlock;
+        for (int64_t p = 0; p < 36; ++p) kernels.accumulate(from_x, from_dy, p, i, in, o, out, to, side, false);
+        for (int64_t a = 0; a < out; ++a)
+          for (int64_t b = 0; b < in; ++b) kernels.finish[dw_type](to + (a * side + b) * winograd::kDuBlock, args.dw, s.c, (o + a) * 16, (i + b) * 16, add_dw);
+      }
+    } else {
+#pragma omp for schedule(static)
+      for (int64_t item = 0; item < 36 * items; ++item) {
+        const int64_t p = item / items, rest = item % items, i = rest % c_items * side, o = rest / c_items * side;
+        kernels.accumulate(from_x, from_dy, p, i, std::min(side, c_blocks - i), o, std::min(side, k_blocks - o),
+                           scratch.at(du) + (o * c_blocks + i) * winograd::kDuBlock, c_blocks, block > 0);
+      }
+    }
+  }
+  if (blocks == 1) return;
+#pragma omp parallel for schedule(static)
+  for (int64_t b = 0; b < c_blocks * k_blocks; ++b)
+    kernels.finish[dw_type](scratch.at(du) + b * winograd::kDuBlock, args.dw, s.c, b / c_blocks * 16, b % c_blocks * 16, add_dw);
+}
+
+template <const Kernels* const* kernels>
+constexpr ConvAlgorithm algorithm(const char* name, CpuIsa isa) {
+  return {.name = name,
+          .isa = isa,
+          .exact = false,
+          .offers = offers,
+          .packed_bytes = packed_bytes,
+          .pack = [](const ConvProblem& problem, const void* w, DType type, void* packed) { pack(**kernels, problem, w, type, packed); },
+          .fprop = [](const ConvFpropArgs& args, const void* packed) { fprop(**kernels, args, packed); },
+          .dgrad = [](const ConvDgradArgs& args, const void* packed) { dgrad(**kernels, args, packed); },
+          .wgrad = [](const ConvWgradArgs& args) { wgrad(**kernels, args); }};
+}
+
+}  // namespace
+
+ConvAlgorithms winograd_algorithms() {
+  static const ConvAlgorithm all[] = {algorithm<&winograd::avx512_kernels>("winograd.avx512", CpuIsa::avx512),
+                                      algorithm<&winograd::avx2_kernels>("winograd.avx2", CpuIsa::avx2)};
+  // What the compiler could not build is left out; a build has AVX-512 kernels only where it has AVX2's or is for x86-64 at large.
+  const ConvAlgorithm* begin = winograd::avx512_kernels ? all : all + 1;
+  const ConvAlgorithm* end = winograd::avx2_kernels ? all + 2 : all + 1;
+  return {begin, end};
+}
+
+ConvAlgorithms emulated_winograd_algorithms() {
+  static const ConvAlgorithm all[] = {algorithm<&winograd::portable8_kernels>("winograd.emulated8", CpuIsa::none),
+                                      algorithm<&winograd::portable16_kernels>("winograd.emulated16", CpuIsa::none)};
+  return {all, all + 2};
+}
+
+}  // namespace kd::cpu

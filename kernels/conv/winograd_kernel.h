@@ -1,0 +1,314 @@
+// winograd_kernel: the stages of winograd.h on one instruction set V and, where memory is read or written, one storage type T (float, or uint16_t for bf16).
+// Included by the winograd_<set>.cpp files only; see simd.h for what such a file may contain.
+#pragma once
+#include "kernels/common/simd.h"
+#include "kernels/conv/winograd.h"
+
+namespace kd::cpu::winograd {
+
+template <class V>
+struct Stages {
+  using Reg = typename V::Reg;
+  static constexpr int L = V::kLanes;
+  static constexpr int kRows = L == 16 ? 14 : 6;         // 28 accumulators of 32 registers, 12 of 16
+  static constexpr int kWidth = 2 * L;
+  static constexpr int kGradientRows = L == 16 ? 8 : 6;  // wgrad: 16 output channels go 8+8 or 6+5+5
+
+  // ---- the one-dimensional transforms
+  static KD_INLINE void input6(const Reg* d, Reg* t) {  // B^T d
+    const Reg two = V::set1(2.f), four = V::set1(4.f), five = V::set1(5.f);
+    const Reg a = V::fnmadd(four, d[2], d[4]), b = V::fnmadd(four, d[1], d[3]), c = V::sub(d[4], d[2]), e = V::sub(d[3], d[1]);
+    t[0] = V::fmadd(four, d[0], V::fnmadd(five, d[2], d[4]));
+    t[1] = V::add(a, b);
+    t[2] = V::sub(a, b);
+    t[3] = V::fmadd(two, e, c);
+    t[4] = V::fnmadd(two, e, c);
+    t[5] = V::fmadd(four, d[1], V::fnmadd(five, d[3], d[5]));
+  }
+  static KD_INLINE void output4(const Reg* m, Reg* y) {  // A^T m
+    const Reg s = V::add(m[1], m[2]), d = V::sub(m[1], m[2]), u = V::add(m[3], m[4]), v = V::sub(m[3], m[4]);
+    y[0] = V::add(V::add(m[0], s), u);
+    y[1] = V::fmadd(V::set1(2.f), v, d);
+    y[2] = V::fmadd(V::set1(4.f), u, s);
+    y[3] = V::add(V::fmadd(V::set1(8.f), v, d), m[5]);
+  }
+  static KD_INLINE void gradient6(const Reg* y, Reg* t) {  // A y
+    const Reg four = V::set1(4.f), two = V::set1(2.f);
+    const Reg e = V::add(y[0], y[2]), o = V::add(y[1], y[3]), e4 = V::fmadd(four, y[2], y[0]), o4 = V::fmadd(four, y[3], y[1]);
+    t[0] = y[0];
+    t[1] = V::add(e, o);
+    t[2] = V::sub(e, o);
+    t[3] = V::fmadd(two, o4, e4);
+    t[4] = V::fnmadd(two, o4, e4);
+    t[5] = y[3];
+  }
+  static KD_INLINE void filter6(const Reg* g, Reg* t) {  // G g
+    const Reg sixth = V::set1(-1.f / 6), s = V::add(g[0], g[2]);
+    const Reg q = V::fmadd(V::set1(1.f / 24), g[0], V::mul(V::set1(1.f / 6), g[2])), h = V::mul(V::set1(1.f / 12), g[1]);
+    t[0] = V::mul(V::set1(0.25f), g[0]);
+    t[1] = V::mul(sixth, V::add(s, g[1]));
+    t[2] = V::mul(sixth, V::sub(s, g[1]));
+    t[3] = V::add(q, h);
+    t[4] = V::sub(q, h);
+    t[5] = g[2];
+  }
+  static KD_INLINE void filter3(const Reg* u, Reg* g) {  // G^T u
+    const Reg s = V::add(u[1], u[2]), d = V::sub(u[2], u[1]), p = V::add(u[3], u[4]), m = V::sub(u[3], u[4]);
+    const Reg sixth = V::set1(1.f / 6);
+    g[0] = V::fmadd(V::set1(0.25f), u[0], V::fnmadd(sixth, s, V::mul(V::set1(1.f / 24), p)));
+    g[1] = V::fmadd(V::set1(1.f / 12), m, V::mul(sixth, d));
+    g[2] = V::fmadd(sixth, V::sub(p, s), u[5]);
+  }
+
+  // ---- products: R tiles x N vectors of output channels in registers, over all input channels
+  template <int R, int N>
+  static void tile(const float* v, int64_t v_block, int64_t channels, const float* u, float* m) {
+    Reg sum[R][N];
+    for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) sum[r][n] = V::zero();
+    for (int64_t c = 0; c < channels; c += 16, v += v_block)
+#pragma GCC unroll 4
+      for (int i = 0; i < 16; ++i, u += N * L) {
+        Reg b[N];
+        for (int n = 0; n < N; ++n) b[n] = V::load(u + n * L);
+        for (int r = 0; r < R; ++r) {
+          const Reg a = V::set1(v[r * 16 + i]);
+          for (int n = 0; n < N; ++n) sum[r][n] = V::fmadd(a, b[n], sum[r][n]);
+        }
+      }
+    for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) V::store(m + (r * N + n) * L, sum[r][n]);
+  }
+  template <int R, int N>
+  static KD_INLINE void tile_of(int64_t rows, const float* v, int64_t v_block, int64_t channels, const float* u, float* m) {
+    if (rows == R) return tile<R, N>(v, v_block, channels, u, m);
+    if constexpr (R > 1) tile_of<R - 1, N>(rows, v, v_block, channels, u, m);
+  }
+  template <int N>
+  static void multiply_position(const TileBlock& v, int64_t position, int64_t channels, const float* u, const TileBlock& m) {
+    const float* from = v.data + position * v.position;
+    float* to = m.data + position * m.position;
+    // Groups of nearly equal size: 128 tiles as 16 of 6 and 6 of... rather than 21 of 6 and a slow one of 2.
+    const int64_t groups = (v.tiles + kRows - 1) / kRows;
+    for (int64_t g = 0, t = 0; g < groups; ++g) {
+      const int64_t rows = (v.tiles - t + groups - g - 1) / (groups - g);
+      tile_of<kRows, N>(rows, from + t * 16, v.capacity * 16, channels, u, to + t * N * L);
+      t += rows;
+    }
+  }
+  static void multiply(const TileBlock& v, int64_t position, int64_t channels, const float* u, int64_t width, const TileBlock& m) {
+    if (width == kWidth) return multiply_position<2>(v, position, channels, u, m);
+    if constexpr (L == 16) multiply_position<1>(v, position, channels, u, m);
+  }
+
+  // ---- products of wgrad: R output channels x N vectors of input channels in registers, over all tiles
+  template <int R, int N>
+  static void outer(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add) {
+    Reg sum[R][N];
+    for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) sum[r][n] = V::zero();
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < tiles; ++t) {
+      Reg b[N];
+      for (int n = 0; n < N; ++n) b[n] = V::load(x + t * 16 + n * L / 16 * x_block + n * L % 16);
+      for (int r = 0; r < R; ++r) {
+        const Reg a = V::set1(dy[t * 16 + r]);
+        for (int n = 0; n < N; ++n) sum[r][n] = V::fmadd(a, b[n], sum[r][n]);
+      }
+    }
+    for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) {
+        float* to = du + n * L / 16 * kDuBlock + r * 16 + n * L % 16;
+        V::store(to, add ? V::add(V::load(to), sum[r][n]) : sum[r][n]);
+      }
+  }
+  template <int N>
+  static KD_INLINE void outer16(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add) {
+    outer<kGradientRows, N>(x, x_block, dy, tiles, du, add);
+    if constexpr (L == 16) {
+      outer<8, N>(x, x_block, dy + 8, tiles, du + 8 * 16, add);
+    } else {
+      outer<5, N>(x, x_block, dy + 6, tiles, du + 6 * 16, add);
+      outer<5, N>(x, x_block, dy + 11, tiles, du + 11 * 16, add);
+    }
+  }
+  static void accumulate(const TileBlock& x, const TileBlock& dy, int64_t position, int64_t in, int64_t in_blocks, int64_t out, int64_t out_blocks, float* du,
+                         int64_t du_stride, bool add) {
+    const int64_t x_block = x.capacity * 16, dy_block = dy.capacity * 16;
+    const float* from_x = x.data + position * x.position + in * x_block;
+    const float* from_dy = dy.data + position * dy.position + out * dy_block;
+    du += position * kDuPosition;
+    for (int64_t o = 0; o < out_blocks; ++o)
+      for (int64_t i = 0; i < in_blocks;) {
+        float* to = du + (o * du_stride + i) * kDuBlock;
+        if (L == 16 && i + 1 == in_blocks) {
+          outer16<1>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add);
+          i += 1;
+        } else {
+          outer16<2>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add);
+          i += 2 * L / 16;
+        }
+      }
+  }
+};
+
+template <class V, class T>
+struct Transforms : Stages<V> {
+  using S = Stages<V>;
+  using Reg = typename V::Reg;
+  static constexpr int L = V::kLanes;
+
+  // Addresses of the Size x Size pixels of a window that begins at (h0, w0); pixels outside the tensor are read from `zeros`.
+  template <int Size>
+  static KD_INLINE void window(const Tiling& s, const T* image, int64_t h0, int64_t w0, const T* zeros, const T** at) {
+    for (int i = 0; i < Size; ++i)
+      for (int j = 0; j < Size; ++j) {
+        const int64_t h = h0 + i, w = w0 + j;
+        at[i * Size + j] = h >= 0 && h < s.h && w >= 0 && w < s.w ? image + (h * s.w + w) * s.c : zeros;
+      }
+  }
+
+  template <int Size>
+  static KD_INLINE void forward(const Tiling& s, const void* x, const void* zeros, const TileBlock& v) {
+    const int64_t per_image = s.tiles_h * s.tiles_w;
+    for (int64_t t = 0; t < v.tiles; ++t) {
+      const int64_t index = v.first + t, n = index / per_image, th = index % per_image / s.tiles_w, tw = index % s.tiles_w;
+      const T* at[Size * Size];
+      window<Size>(s, static_cast<const T*>(x) + n * s.h * s.w * s.c, 4 * th - s.pad, 4 * tw - s.pad, static_cast<const T*>(zeros), at);
+      for (int64_t c = 0; c < s.c; c += L) {
+        Reg half[6][Size];
+        for (int j = 0; j < Size; ++j) {
+          Reg d[Size], column[6];
+#pragma GCC unroll 6
+          for (int i = 0; i < Size; ++i) d[i] = V::load(at[i * Size + j] + c);
+          one<Size>(d, column);
+#pragma GCC unroll 6
+          for (int i = 0; i < 6; ++i) half[i][j] = column[i];
+        }
+        float* to = v.data + (c / 16 * v.capacity + t) * 16 + c % 16;
+        for (int i = 0; i < 6; ++i) {
+          Reg row[6];
+          one<Size>(half[i], row);
+#pragma GCC unroll 6
+          for (int j = 0; j < 6; ++j) V::store(to + (i * 6 + j) * v.position, row[j]);
+        }
+      }
+    }
+  }
+  template <int Size>
+  static KD_INLINE void one(const Reg* d, Reg* t) {
+    if constexpr (Size == 6)
+      S::input6(d, t);
+    else
+      S::gradient6(d, t);
+  }
+  static void input(const Tiling& s, const void* x, const void* zeros, const TileBlock& v) { forward<6>(s, x, zeros, v); }
+  static void gradient(const Tiling& s, const void* dy, const void* zeros, const TileBlock& v) { forward<4>(s, dy, zeros, v); }
+
+  static void output(const Tiling& s, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs& args) {
+    const int64_t per_image = s.tiles_h * s.tiles_w;
+    for (int64_t t = 0; t < m.tiles; ++t) {
+      const int64_t index = m.first + t, n = index / per_image, h0 = index % per_image / s.tiles_w * 4, w0 = index % s.tiles_w * 4;
+      const int rows = int(s.h - h0 < 4 ? s.h - h0 : 4), columns = int(s.w - w0 < 4 ? s.w - w0 : 4);
+      for (int64_t c = 0; c < width; c += L) {
+        const float* from = m.data + t * width + c;
+        Reg half[4][6];
+        for (int j = 0; j < 6; ++j) {
+          Reg d[6], column[4];
+#pragma GCC unroll 6
+          for (int i = 0; i < 6; ++i) d[i] = V::load(from + (i * 6 + j) * m.position);
+          S::output4(d, column);
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) half[i][j] = column[i];
+        }
+        const Reg bias = args.bias ? V::load(args.bias + channel + c) : V::zero();
+        for (int i = 0; i < rows; ++i) {
+          Reg row[4];
+          S::output4(half[i], row);
+          const int64_t at = ((n * s.h + h0 + i) * s.w + w0) * s.c + channel + c;
+          T* y = static_cast<T*>(args.y) + at;
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) {
+            if (j >= columns) break;
+            Reg r = row[j];
+            if (args.z) r = V::add(r, V::load(static_cast<const T*>(args.z) + at + j * s.c));
+            r = V::add(r, bias);
+            if (args.relu) r = V::max(V::zero(), r);  // in this order a NaN stays
+            V::store(y + j * s.c, r);
+          }
+        }
+      }
+    }
+  }
+
+  static void pack(const void* filter, int64_t k, int64_t c, bool dgrad, int64_t out, int64_t width, float* u) {
+    const T* w = static_cast<const T*>(filter);
+    const int64_t in_channels = dgrad ? k : c;
+    for (int64_t in = 0; in < in_channels; in += 16)
+      for (int64_t o = 0; o < width; o += 16) {
+        float g[9][16][16];  // [tap][in][out]
+        for (int tap = 0; tap < 9; ++tap)
+          for (int a = 0; a < 16; ++a) {
+            float row[16];
+            const T* from = dgrad ? w + ((in + a) * 9 + 8 - tap) * c + out + o : w + ((out + o + a) * 9 + tap) * c + in;
+            for (int l = 0; l < 16; l += L) V::store(dgrad ? &g[tap][a][l] : &row[l], V::load(from + l));
+            if (!dgrad)
+              for (int b = 0; b < 16; ++b) g[tap][b][a] = row[b];
+          }
+        for (int i = 0; i < 16; ++i)
+          for (int l = 0; l < 16; l += L) {
+            Reg half[6][3];
+            for (int s = 0; s < 3; ++s) {
+              const Reg tap[3] = {V::load(&g[s][i][l]), V::load(&g[3 + s][i][l]), V::load(&g[6 + s][i][l])};
+              Reg column[6];
+              S::filter6(tap, column);
+              for (int r = 0; r < 6; ++r) half[r][s] = column[r];
+            }
+            for (int r = 0; r < 6; ++r) {
+              Reg row[6];
+              S::filter6(half[r], row);
+              for (int s = 0; s < 6; ++s) V::store(u + ((r * 6 + s) * in_channels + in + i) * width + o + l, row[s]);
+            }
+          }
+      }
+  }
+
+  static void finish(const float* du, void* gradient_of_w, int64_t c, int64_t out, int64_t in, bool add) {
+    T* dw = static_cast<T*>(gradient_of_w);
+    for (int o = 0; o < 16; ++o)
+      for (int l = 0; l < 16; l += L) {
+        Reg half[3][6];
+        for (int j = 0; j < 6; ++j) {
+          Reg d[6], column[3];
+          for (int i = 0; i < 6; ++i) d[i] = V::load(du + (i * 6 + j) * kDuPosition + o * 16 + l);
+          S::filter3(d, column);
+          for (int i = 0; i < 3; ++i) half[i][j] = column[i];
+        }
+        for (int i = 0; i < 3; ++i) {
+          Reg row[3];
+          S::filter3(half[i], row);
+          for (int j = 0; j < 3; ++j) {
+            T* to = dw + ((out + o) * 9 + i * 3 + j) * c + in + l;
+            V::store(to, add ? V::add(V::load(to), row[j]) : row[j]);
+          }
+        }
+      }
+  }
+};
+
+template <class V>
+static constexpr Kernels kernels_of() {
+  using F = Transforms<V, float>;
+  using B = Transforms<V, uint16_t>;
+  return {.rows = F::kRows,
+          .width = F::kWidth,
+          .input = {F::input, B::input},
+          .gradient = {F::gradient, B::gradient},
+          .output = {F::output, B::output},
+          .pack = {F::pack, B::pack},
+          .finish = {F::finish, B::finish},
+          .multiply = F::multiply,
+          .accumulate = F::accumulate};
+}
+
+}  // namespace kd::cpu::winograd
