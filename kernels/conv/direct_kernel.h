@@ -1,0 +1,172 @@
+// direct_kernel: the register tile of direct.h, written once and compiled per instruction set.
+// One matrix product serves all three operators: sums[m][n] (+)= sum_k a[m][k] * b[k][n] over 32-bit words, where a word is one f32 or two bf16 that follow
+// each other in the reduction (the first one in the low half). An arithmetic is a type with
+//   Lanes      f32 vectors for sums and epilogue (simd.h)
+//   kWord      elements of the reduction per word: 1 or 2
+//   kRows      rows of the register tile; it is always 2 vectors wide
+//   broadcast(p), words(p), mac(a, b, sum)
+// Included by files that are compiled for one instruction set: see simd.h for what such a file must not do.
+#pragma once
+#include "kernels/common/simd.h"
+
+namespace kd::cpu::direct {
+
+using Word = uint32_t;
+
+// What becomes of finished sums: y = relu(sum + z + bias). z may be y.
+struct Finish {
+  const int64_t* at;  // [rows] the element of y and z where a row begins
+  void* y;
+  const void* z;      // or null
+  const float* bias;  // or null
+  bool relu;
+};
+
+struct Block {
+  const Word* a;
+  int64_t a_line;  // words from a row to the next; where rows are adjacent, from a step to the next
+  const Word* b;
+  int64_t b_step, b_panel;  // words from a step to the next, from one tile's columns to the next one's
+  int64_t steps, rows, cols;
+  float* sums;  // may be null where both begin and finish are set
+  int64_t sums_row, sums_panel;
+  bool begin;            // from zero; otherwise from what sums hold
+  const Finish* finish;  // null: the sums stay in `sums`
+};
+
+// What a file for one instruction set exports.
+struct Kernels {
+  int tile_cols, lanes;  // columns of b come in whole tiles; cols must be a multiple of lanes where there is a finish
+  int word;              // elements per word
+  int align_rows;        // that many rows at a time are read from a and written to sums: both must have them
+  int align_steps;
+  bool adjacent;           // weight gradients: a's rows are adjacent (a[step][row]); otherwise its steps are, as in the other operators
+  int64_t block, longest;  // rows and steps of a block that suit the caches
+  void (*enter)();         // by each thread around its calls
+  void (*leave)();
+  void (*multiply_f32)(const Block&);  // y and z are f32
+  void (*multiply_bf16)(const Block&);
+  void (*multiply_adjacent)(const Block&);                                                                        // no finish
+  void (*transpose)(const Word* from, int64_t from_line, Word* to, int64_t to_line, int64_t rows, int64_t cols);  // null where adjacent
+};
+
+template <class V, class T>
+KD_INLINE void finish_vector(const Finish& f, int64_t at, int64_t column, typename V::Reg sum) {
+  if (f.z) sum = V::add(sum, V::load(static_cast<const T*>(f.z) + at + column));
+  if (f.bias) sum = V::add(sum, V::load(f.bias + column));
+  if (f.relu) sum = V::max(V::zero(), sum);  // in this order a NaN stays one
+  V::store(static_cast<T*>(f.y) + at + column, sum);
+}
+
+template <class Arithmetic, int M, bool kAdjacent, class T>
+void register_tile(const Block& t, int64_t row, int64_t panel) {
+  using V = typename Arithmetic::Lanes;
+  constexpr int L = V::kLanes;
+  float* sums = t.sums + panel * t.sums_panel + row * t.sums_row;
+  typename V::Reg sum[M][2];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    sum[m][0] = t.begin ? V::zero() : V::load(sums + m * t.sums_row);
+    sum[m][1] = t.begin ? V::zero() : V::load(sums + m * t.sums_row + L);
+  }
+  // Rows a line apart in groups of three: base, base + line, base + 2 line are x86 addresses, so 14 rows need 6 registers.
+  constexpr int kGroups = kAdjacent ? 1 : (M + 2) / 3;
+  const int64_t line = t.a_line;
+  const Word* a[kGroups];
+  for (int g = 0; g < kGroups; ++g) a[g] = t.a + (kAdjacent ? row : (row + 3 * g) * line);
+  const Word* b = t.b + panel * t.b_panel;
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < t.steps; ++k) {
+    const auto b0 = Arithmetic::words(b), b1 = Arithmetic::words(b + L);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const auto x = Arithmetic::broadcast(kAdjacent ? a[0] + m : a[m / 3] + (m % 3) * line);
+      sum[m][0] = Arithmetic::mac(x, b0, sum[m][0]);
+      sum[m][1] = Arithmetic::mac(x, b1, sum[m][1]);
+    }
+#pragma GCC unroll 16
+    for (int g = 0; g < kGroups; ++g) a[g] += kAdjacent ? line : 1;
+    b += t.b_step;
+  }
+  const int64_t column = panel * 2 * L;
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    if (!t.finish) {
+      V::store(sums + m * t.sums_row, sum[m][0]);
+      V::store(sums + m * t.sums_row + L, sum[m][1]);
+    } else {
+      const int64_t at = t.finish->at[row + m];
+      finish_vector<V, T>(*t.finish, at, column, sum[m][0]);
+      if (column + L < t.cols) finish_vector<V, T>(*t.finish, at, column + L, sum[m][1]);
+    }
+  }
+}
+
+template <class Arithmetic, int M, bool kAdjacent, class T>
+KD_INLINE void register_tile_of(int64_t rows, const Block& t, int64_t row, int64_t panel) {
+  if constexpr (M == 1) {
+    register_tile<Arithmetic, 1, kAdjacent, T>(t, row, panel);
+  } else {
+    if (rows == M) return register_tile<Arithmetic, M, kAdjacent, T>(t, row, panel);
+    register_tile_of<Arithmetic, M - 1, kAdjacent, T>(rows, t, row, panel);
+  }
+}
+
+// Columns outside: one panel of b stays in the first-level cache for all rows. Rows are shared evenly, so that no tile is nearly empty.
+template <class Arithmetic, bool kAdjacent, class T>
+void multiply(const Block& t) {
+  constexpr int kCols = 2 * Arithmetic::Lanes::kLanes;
+  const int64_t parts = (t.rows + Arithmetic::kRows - 1) / Arithmetic::kRows;
+  for (int64_t panel = 0; panel * kCols < t.cols; ++panel)
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t row = t.rows * part / parts, end = t.rows * (part + 1) / parts;
+      register_tile_of<Arithmetic, Arithmetic::kRows, kAdjacent, T>(end - row, t, row, panel);
+    }
+}
+
+template <class Arithmetic>
+void nothing() {}
+
+template <class Arithmetic>
+inline constexpr Kernels kVectorKernels{.tile_cols = 2 * Arithmetic::Lanes::kLanes,
+                                        .lanes = Arithmetic::Lanes::kLanes,
+                                        .word = Arithmetic::kWord,
+                                        .align_rows = 1,
+                                        .align_steps = 1,
+                                        .adjacent = true,
+                                        .block = Arithmetic::kBlock,
+                                        .longest = Arithmetic::kLongest,
+                                        .enter = nothing<Arithmetic>,
+                                        .leave = nothing<Arithmetic>,
+                                        .multiply_f32 = multiply<Arithmetic, false, float>,
+                                        .multiply_bf16 = multiply<Arithmetic, false, uint16_t>,
+                                        .multiply_adjacent = multiply<Arithmetic, true, float>,
+                                        .transpose = nullptr};
+
+// f32 FMA on the vectors of V.
+template <class V, int kTileRows, int64_t kBlockRows, int64_t kLongestRun>
+struct Fma {
+  using Lanes = V;
+  static constexpr int kWord = 1, kRows = kTileRows;
+  static constexpr int64_t kBlock = kBlockRows, kLongest = kLongestRun;
+  static KD_INLINE typename V::Reg broadcast(const Word* p) {
+    float x;
+    std::memcpy(&x, p, 4);
+    return V::set1(x);
+  }
+  static KD_INLINE typename V::Reg words(const Word* p) { return V::load(reinterpret_cast<const float*>(p)); }
+  static KD_INLINE typename V::Reg mac(typename V::Reg a, typename V::Reg b, typename V::Reg sum) { return V::fmadd(a, b, sum); }
+};
+
+// Null where the compiler or the architecture cannot build them.
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512();
+const Kernels* kernels_avx512_bf16();
+const Kernels* kernels_amx();
+// The same templates on emulated instruction sets: always there.
+const Kernels* emulated_avx2();
+const Kernels* emulated_avx512();
+const Kernels* emulated_avx512_bf16();
+const Kernels* emulated_amx();
+
+}  // namespace kd::cpu::direct

@@ -1,0 +1,271 @@
+// Every direct algorithm that this machine can run, and every emulated one, against seven loops in double.
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "engine/base/memory.h"
+#include "kernels/conv/direct.h"
+
+namespace kd {
+namespace {
+
+using cpu::ConvAlgorithm, cpu::ConvOp, cpu::ConvProblem;
+
+const std::vector<ConvShape> kShapes{
+    {.n = 2, .h = 8, .w = 8, .c = 16, .k = 16, .r = 3, .s = 3, .stride = 1, .pad = 1},
+    {.n = 3, .h = 7, .w = 5, .c = 16, .k = 32, .r = 3, .s = 3, .stride = 2, .pad = 1},
+    {.n = 1, .h = 1, .w = 1, .c = 32, .k = 32, .r = 1, .s = 1, .stride = 1, .pad = 0},
+    {.n = 1, .h = 1, .w = 1, .c = 16, .k = 16, .r = 3, .s = 3, .stride = 2, .pad = 1},
+    {.n = 2, .h = 9, .w = 9, .c = 32, .k = 64, .r = 1, .s = 1, .stride = 2, .pad = 0},
+    {.n = 1, .h = 32, .w = 32, .c = 3, .k = 64, .r = 3, .s = 3, .stride = 1, .pad = 1},
+    {.n = 1, .h = 33, .w = 32, .c = 3, .k = 64, .r = 7, .s = 7, .stride = 2, .pad = 3},
+    {.n = 2, .h = 6, .w = 6, .c = 13, .k = 7, .r = 3, .s = 3, .stride = 1, .pad = 1},
+    {.n = 2, .h = 5, .w = 7, .c = 13, .k = 48, .r = 3, .s = 3, .stride = 1, .pad = 1},  // odd channels in; a tile half full
+    {.n = 2, .h = 5, .w = 7, .c = 48, .k = 13, .r = 3, .s = 3, .stride = 2, .pad = 1},  // odd channels out; parity classes of unequal size
+    {.n = 2, .h = 4, .w = 4, .c = 24, .k = 40, .r = 3, .s = 3, .stride = 1, .pad = 1},
+    {.n = 1, .h = 18, .w = 18, .c = 4, .k = 64, .r = 7, .s = 7, .stride = 2, .pad = 3},
+    {.n = 1, .h = 10, .w = 6, .c = 80, .k = 32, .r = 5, .s = 3, .stride = 3, .pad = 2},  // nothing square; several chunks of the reduction
+    {.n = 17, .h = 3, .w = 2, .c = 64, .k = 32, .r = 3, .s = 3, .stride = 1, .pad = 1},  // walked image-innermost, taps left out
+    {.n = 16, .h = 4, .w = 4, .c = 32, .k = 32, .r = 3, .s = 3, .stride = 2, .pad = 1},
+    {.n = 1, .h = 12, .w = 11, .c = 400, .k = 32, .r = 1, .s = 1, .stride = 1, .pad = 0},  // in place, two chunks, a ragged last block
+    {.n = 1, .h = 2, .w = 3, .c = 16, .k = 272, .r = 1, .s = 1, .stride = 1, .pad = 2},    // more padding than image; two chunks of filters
+};
+
+// Exactly as long as its contents, so that AddressSanitizer sees a read or write beyond them.
+struct Buffer {
+  DType type;
+  std::vector<std::byte> bytes;
+  Buffer(DType t, int64_t elements) : type(t), bytes(size_t(elements * size_of(t)), std::byte{0xff}) {}
+  int64_t size() const { return int64_t(bytes.size()) / size_of(type); }
+  void* data() { return bytes.data(); }
+  std::vector<double> values() const {
+    std::vector<double> out;
+    with_float_type(type, [&](auto zero) {
+      for (int64_t i = 0; i < size(); ++i) {
+        std::memcpy(&zero, bytes.data() + i * int64_t(sizeof zero), sizeof zero);
+        out.push_back(double(float(zero)));
+      }
+    });
+    return out;
+  }
+  static Buffer random(DType type, int64_t elements, unsigned seed) {
+    Buffer b(type, elements);
+    std::mt19937 gen(seed);
+    std::uniform_real_distribution<float> uniform(-1.f, 1.f);
+    with_float_type(type, [&](auto zero) {
+      for (int64_t i = 0; i < elements; ++i) {
+        zero = decltype(zero)(uniform(gen));
+        std::memcpy(b.bytes.data() + i * int64_t(sizeof zero), &zero, sizeof zero);
+      }
+    });
+    return b;
+  }
+};
+
+struct Sums {
+  std::vector<double> y, dx, dw;
+};
+Sums oracle(const ConvShape& s, const std::vector<double>& x, const std::vector<double>& w, const std::vector<double>& dy) {
+  Sums sums{std::vector<double>(dy.size()), std::vector<double>(x.size()), std::vector<double>(w.size())};
+  for (int64_t n = 0; n < s.n; ++n)
+    for (int64_t p = 0; p < s.p(); ++p)
+      for (int64_t q = 0; q < s.q(); ++q)
+        for (int64_t r = 0; r < s.r; ++r)
+          for (int64_t t = 0; t < s.s; ++t) {
+            const int64_t h = p * s.stride + r - s.pad, v = q * s.stride + t - s.pad;
+            if (h < 0 || h >= s.h || v < 0 || v >= s.w) continue;
+            for (int64_t k = 0; k < s.k; ++k)
+              for (int64_t c = 0; c < s.c; ++c) {
+                const auto i = size_t(((n * s.h + h) * s.w + v) * s.c + c), j = size_t(((k * s.r + r) * s.s + t) * s.c + c),
+                           o = size_t(((n * s.p() + p) * s.q() + q) * s.k + k);
+                sums.y[o] += x[i] * w[j];
+                sums.dx[i] += dy[o] * w[j];
+                sums.dw[j] += dy[o] * x[i];
+              }
+          }
+  return sums;
+}
+
+std::vector<double> plus(std::vector<double> a, const std::vector<double>& b) {  // b repeated
+  for (size_t i = 0; i < a.size(); ++i) a[i] += b[i % b.size()];
+  return a;
+}
+std::vector<double> relu(std::vector<double> a) {
+  for (double& v : a) v = std::max(v, 0.0);
+  return a;
+}
+
+// max |got - want| / max |want|; infinite for a NaN or a wrong size.
+double distance(const std::vector<double>& got, const std::vector<double>& want) {
+  double error = 0, largest = 1e-30;
+  if (got.size() != want.size() || want.empty()) return HUGE_VAL;
+  for (size_t i = 0; i < want.size(); ++i) {
+    if (!std::isfinite(got[i])) return HUGE_VAL;
+    error = std::max(error, std::abs(got[i] - want[i])), largest = std::max(largest, std::abs(want[i]));
+  }
+  return error / largest;
+}
+
+std::vector<ConvAlgorithm> algorithms() {
+  std::vector<ConvAlgorithm> all;
+  for (const ConvAlgorithm& a : cpu::direct_algorithms())
+    if (a.isa <= cpu_isa()) all.push_back(a);
+  for (const ConvAlgorithm& a : cpu::emulated_direct_algorithms()) all.push_back(a);
+  return all;
+}
+
+constexpr const char* kOps[] = {"fprop", "dgrad", "wgrad"};
+using Worst = std::map<std::string, double>;  // "direct.avx2 fprop f32" -> the largest distance
+
+// Every form of one problem. Returns how many operators were offered.
+int check(const ConvAlgorithm& a, const ConvShape& s, DType type, DType parameters, Worst& worst) {
+  const double tolerance = type == DType::bf16 ? 1e-2 : 1e-5;
+  const bool bf16_products = !a.offers({ConvOp::wgrad, s, DType::f32});
+  Buffer x = Buffer::random(type, s.n * s.h * s.w * s.c, 1), w = Buffer::random(parameters, s.k * s.r * s.s * s.c, 2),
+         dy = Buffer::random(type, s.n * s.p() * s.q() * s.k, 3), bias = Buffer::random(parameters, s.k, 4), z = Buffer::random(type, dy.size(), 5);
+  std::vector<double> filter = w.values();
+  if (bf16_products)
+    for (double& v : filter) v = double(float(bf16(float(v))));
+  const Sums want = oracle(s, x.values(), filter, dy.values());
+  const auto expect = [&](ConvOp op, const char* what, const Buffer& got, const std::vector<double>& wanted) {
+    const double d = distance(got.values(), wanted);
+    EXPECT_LE(d, tolerance) << a.name << " " << kOps[int(op)] << " " << to_string(type) << " " << to_string(s) << " " << what << ", parameters "
+                            << to_string(parameters);
+    double& w_ = worst[fmt::format("{:28} {} {}", a.name, kOps[int(op)], to_string(type))];
+    w_ = std::max(w_, d);
+  };
+  const auto pack = [&](ConvOp op) {
+    const ConvProblem problem{op, s, type};
+    auto packed = Storage::allocate(std::max<int64_t>(a.packed_bytes(problem, parameters), 1), Device::cpu);
+    a.pack(problem, w.data(), parameters, packed->data());
+    return packed;
+  };
+  int offered = 0;
+  if (a.offers({ConvOp::fprop, s, type})) {
+    ++offered;
+    const auto packed = pack(ConvOp::fprop);
+    ConvFpropArgs plain{.shape = s, .type = type, .x = x.data(), .w = w.data(), .w_type = parameters, .y = nullptr, .bias_type = parameters};
+    const auto fprop = [&](const char* what, ConvFpropArgs args, Buffer out, const std::vector<double>& wanted) {
+      args.y = out.data();
+      a.fprop(args, packed->data());
+      expect(ConvOp::fprop, what, out, wanted);
+      return out;
+    };
+    const Buffer fresh(type, dy.size());
+    auto args = plain;
+    const Buffer y = fprop("y", args, fresh, want.y);
+    omp_set_num_threads(2);
+    EXPECT_EQ(fprop("y", args, fresh, want.y).bytes, y.bytes) << a.name << " two threads, other bits";
+    omp_set_num_threads(1);
+    args.bias = bias.data();
+    fprop("y + bias", args, fresh, plus(want.y, bias.values()));
+    args.z = z.data(), args.epilogue = Epilogue::relu;
+    const auto fused = relu(plus(plus(want.y, bias.values()), z.values()));
+    fprop("relu(y + z + bias)", args, fresh, fused);
+    Buffer onto = z;
+    args.z = args.y = onto.data();
+    a.fprop(args, packed->data());
+    expect(ConvOp::fprop, "relu(y + bias) onto z", onto, fused);
+    args = plain, args.z = z.data();
+    fprop("y + z", args, fresh, plus(want.y, z.values()));
+    args = plain, args.epilogue = Epilogue::relu;
+    fprop("relu(y)", args, fresh, relu(want.y));
+    if (type == DType::f32) {
+      Buffer library = fresh;
+      plain.y = library.data();
+      conv_fprop({}, plain);
+      expect(ConvOp::fprop, "y beside oneDNN's", y, library.values());
+    }
+  }
+  if (a.offers({ConvOp::dgrad, s, type})) {
+    ++offered;
+    const auto packed = pack(ConvOp::dgrad);
+    const auto dgrad = [&](Buffer dx, Accumulate accumulate) {
+      a.dgrad({.shape = s, .type = type, .dy = dy.data(), .w = w.data(), .w_type = parameters, .dx = dx.data(), .accumulate = accumulate}, packed->data());
+      return dx;
+    };
+    const Buffer before = Buffer::random(type, x.size(), 6), dx = dgrad(Buffer(type, x.size()), Accumulate::no);
+    expect(ConvOp::dgrad, "dx", dx, want.dx);
+    expect(ConvOp::dgrad, "dx added", dgrad(before, Accumulate::yes), plus(want.dx, before.values()));
+    omp_set_num_threads(2);
+    EXPECT_EQ(dgrad(Buffer(type, x.size()), Accumulate::no).bytes, dx.bytes) << a.name << " two threads, other bits";
+    omp_set_num_threads(1);
+    if (type == DType::f32) {
+      Buffer library(type, x.size());
+      conv_dgrad({}, {.shape = s, .type = type, .dy = dy.data(), .w = w.data(), .w_type = parameters, .dx = library.data()});
+      expect(ConvOp::dgrad, "dx beside oneDNN's", dx, library.values());
+    }
+  }
+  if (a.offers({ConvOp::wgrad, s, type})) {
+    ++offered;
+    const auto wgrad = [&](Buffer dw, Accumulate accumulate) {
+      a.wgrad({.shape = s, .type = type, .x = x.data(), .dy = dy.data(), .dw = dw.data(), .dw_type = parameters, .accumulate = accumulate});
+      return dw;
+    };
+    const Buffer before = Buffer::random(parameters, w.size(), 7), dw = wgrad(Buffer(parameters, w.size()), Accumulate::no);
+    expect(ConvOp::wgrad, "dw", dw, want.dw);
+    expect(ConvOp::wgrad, "dw added", wgrad(before, Accumulate::yes), plus(want.dw, before.values()));
+    omp_set_num_threads(2);
+    EXPECT_EQ(wgrad(Buffer(parameters, w.size()), Accumulate::no).bytes, dw.bytes) << a.name << " two threads, other bits";
+    omp_set_num_threads(1);
+    if (type == DType::f32) {
+      Buffer library(parameters, w.size());
+      conv_wgrad({}, {.shape = s, .type = type, .x = x.data(), .dy = dy.data(), .dw = library.data(), .accumulate = Accumulate::no});
+      expect(ConvOp::wgrad, "dw beside oneDNN's", dw, library.values());
+    }
+  }
+  return offered;
+}
+
+TEST(DirectConv, MatchesTheDefinition) {
+  omp_set_num_threads(1);
+  poison_new_blocks(true);
+  Worst worst;
+  for (const ConvAlgorithm& a : algorithms())
+    for (DType type : {DType::f32, DType::bf16}) {
+      int offered = 0;
+      for (const ConvShape& s : kShapes) {
+        offered += check(a, s, type, DType::f32, worst);
+        if (type == DType::bf16) offered += check(a, s, type, DType::bf16, worst);
+      }
+      // Of the emulated and the real ones, those with bf16 products have nothing for f32.
+      EXPECT_TRUE(offered > 2 * int(kShapes.size()) || (offered == 0 && type == DType::f32)) << a.name << " offers " << offered << " of " << to_string(type);
+    }
+  poison_new_blocks(false);
+  for (const auto& [what, error] : worst) std::printf("  %-42s %.1e\n", what.c_str(), error);
+  EXPECT_GE(worst.size(), 6u);
+}
+
+// An emulated set has the bits of the real one, so what is proven of the first holds for the second.
+TEST(DirectConv, EmulationHasTheBitsOfTheMachine) {
+  int compared = 0;
+  for (const ConvAlgorithm& real : cpu::direct_algorithms())
+    for (const ConvAlgorithm& emulated : cpu::emulated_direct_algorithms()) {
+      if (real.isa > cpu_isa() || emulated.name != std::string(real.name) + " emulated") continue;
+      const ConvShape s{.n = 2, .h = 7, .w = 5, .c = 24, .k = 48, .r = 3, .s = 3, .stride = 2, .pad = 1};
+      for (DType type : {DType::f32, DType::bf16}) {
+        if (!real.offers({ConvOp::fprop, s, type})) continue;
+        Buffer x = Buffer::random(type, s.n * s.h * s.w * s.c, 1), w = Buffer::random(DType::f32, s.k * s.r * s.s * s.c, 2);
+        std::vector<std::vector<std::byte>> results;
+        for (const ConvAlgorithm* a : {&real, &emulated}) {
+          const ConvProblem problem{ConvOp::fprop, s, type};
+          Buffer y(type, s.n * s.p() * s.q() * s.k);
+          auto packed = Storage::allocate(a->packed_bytes(problem, DType::f32), Device::cpu);
+          a->pack(problem, w.data(), DType::f32, packed->data());
+          a->fprop({.shape = s, .type = type, .x = x.data(), .w = w.data(), .y = y.data()}, packed->data());
+          results.push_back(y.bytes);
+        }
+        EXPECT_EQ(results[0], results[1]) << real.name << " " << to_string(type);
+        ++compared;
+      }
+    }
+  EXPECT_EQ(compared > 0, cpu_isa() >= CpuIsa::avx2);
+}
+
+}  // namespace
+}  // namespace kd
