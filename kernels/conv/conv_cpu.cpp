@@ -160,6 +160,7 @@ void run(const Plan& plan, const ConvShape& shape, std::unordered_map<int, memor
   auto* sentinel = reinterpret_cast<uint64_t*>(scratch->data() + bytes);
   *sentinel = kSentinel;
   args.insert({DNNL_ARG_SCRATCHPAD, wrap(plan.scratch, scratch->data())});
+  profile::algorithm(plan.implementation);
   plan.primitive.execute(onednn::stream(), args);
   onednn::stream().wait();
   KD_CHECK(*sentinel == kSentinel, "conv {}: oneDNN's '{}' wrote past its scratchpad of {} bytes; memory may be damaged", to_string(shape), plan.implementation,
@@ -281,6 +282,15 @@ std::string list_plans() {
 }
 
 }  // namespace cpu
+
+// Every tensor once.
+static profile::Work conv_work(const ConvShape& s, DType type, DType filter_type, int64_t residuals = 0) {
+  const int64_t x = s.n * s.h * s.w * s.c, y = s.n * s.p() * s.q() * s.k, w = s.k * s.r * s.s * s.c;
+  return {to_string(type) + " " + to_string(s), s.flops(), double((x + (1 + residuals) * y) * size_of(type) + w * size_of(filter_type))};
+}
+static profile::Work work_of(const ConvFpropArgs& args) { return conv_work(args.shape, args.type, args.w_type, args.z ? 1 : 0); }
+static profile::Work work_of(const ConvDgradArgs& args) { return conv_work(args.shape, args.type, args.w_type); }
+static profile::Work work_of(const ConvWgradArgs& args) { return conv_work(args.shape, args.type, args.dw_type); }
 
 KD_KERNEL(conv_fprop, ConvFpropArgs)
 KD_KERNEL(conv_dgrad, ConvDgradArgs)
