@@ -193,7 +193,7 @@ cases::Cases zoo_conv_cases() {
                          .check = [=](Stream stream) { return check_conv(conv, type, stream); },
                          .grad = {},
                          .perf = {},
-                         .can_run = [=](Device device) { return device == Device::cuda || type == DType::f32 || cpu_info().avx512_bf16; }});
+                         .can_run = [=](Device device) { return device == Device::cuda || can_convolve(conv.shape, type); }});
       }
   return all;
 }

@@ -26,7 +26,8 @@ int doctor() {
   const dnnl_version_t* onednn = dnnl_version();
   row("cpu", fmt::format("{}, {} OpenMP threads", cpu.name, cpu.threads));
   row("vectors", fmt::format("AVX2 {}, AVX-512 {}, AVX512_BF16 {}, AMX-BF16 {}", yes(cpu.avx2), yes(cpu.avx512), yes(cpu.avx512_bf16), yes(cpu.amx_bf16)));
-  row("precision", cpu.avx512_bf16 ? "fp32, bf16" : "fp32 (bf16 needs AVX512_BF16)");
+  row("kernels", fmt::format("for {}{}", to_string(cpu_isa()), std::getenv("KD_CPU") ? ", as KD_CPU says" : ""));
+  row("precision", cpu_isa() >= CpuIsa::avx512_bf16 ? "fp32, bf16" : cpu_isa() >= CpuIsa::avx2 ? "fp32, bf16 (products in f32: half the memory, not faster)" : "fp32");
   row("memory", fmt::format("{:.1f} GB, {:.1f} GB available", memory_gb("MemTotal"), memory_gb("MemAvailable")));
   std::error_code code;
   auto space = std::filesystem::space(".", code);

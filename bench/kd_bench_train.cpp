@@ -5,12 +5,14 @@
 // killed goes on from its last complete epoch with the same bits as one that was not, and a run in a group has the bits it has alone.
 #include <chrono>
 #include <functional>
+#include <optional>
 
 #include "bench/predict.h"
 #include "bench/progress.h"
 #include "bench/run_dir.h"
 #include "bench/train_step.h"
 #include "bench/verbs.h"
+#include "engine/base/profile.h"
 #include "engine/checkpoint.h"
 #include "kd/metrics.h"
 #include "kernels/conv/conv.h"
@@ -292,6 +294,7 @@ class Group {
     for (int64_t epoch = first_epoch; epoch < first.optim.epochs; ++epoch) train_epoch(epoch, progress);
     for (const auto& run : runs_)
       if (!run->is_done()) run->finish();
+    fmt::print(stderr, "{}", profile::take_table());  // of the training steps; empty unless KD_VERBOSE=1
     return paths;
   }
 
@@ -362,10 +365,12 @@ class Group {
     const double lr = learning_rate(runs_[0]->recipe().optim, epoch);
     const int64_t epoch_images = std::min(splits_.train.size(), loader.steps() * runs_[0]->recipe().optim.batch);
     int64_t images = 0;
+    std::optional<profile::Window> window(std::in_place);
     for (int64_t n; (n = loader.draw(step_->inputs())) > 0;) {
       if (n == 1) continue;  // batch norm has no variance over a single image of 1x1 maps; one image in an epoch is no loss
       step_->run(n, float(lr), [&](const std::byte* inputs, const Tensor& x, const Tensor& labels) { loader.make(inputs, n, x, labels); });
       images += n;
+      ++window->steps;
       for (auto& [i, metrics] : published) {
         std::vector<Tensor> teachers;
         for (const size_t t : teachers_in_step_.at(i)) teachers.push_back(step_->frozen_logits(t));
@@ -386,6 +391,7 @@ class Group {
       sums.push_back(step_->final_sums(i));
       check_loss(*training_[i], sums.back(), epoch, lr);
     }
+    window.reset();
     const double seconds = seconds_since(start) / double(training_.size());
     for (size_t i = 0; i < training_.size(); ++i) {
       const auto metrics = published.find(i);

@@ -26,7 +26,7 @@ void require_precision(Device device, DType type) {
     KD_INPUT(gpu.major >= 8, "precision=bf16 needs a GPU of compute capability 8.0 or newer, '{}' has {}.{}; use precision=fp32", gpu.name, gpu.major,
              gpu.minor);
   } else {
-    KD_INPUT(cpu_info().avx512_bf16, "precision=bf16 needs a CPU with AVX512_BF16, '{}' has none; use precision=fp32", cpu_info().name);
+    KD_INPUT(cpu_isa() >= CpuIsa::avx2, "precision=bf16 needs a CPU with AVX2, '{}' has none (or KD_CPU forbids it); use precision=fp32", cpu_info().name);
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/device_backend.h"
+#include "engine/base/profile.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -114,6 +115,8 @@ void synchronize(Device device) {
 
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, int64_t bytes) {
   if (bytes == 0) return;
+  const profile::Moved moved{2 * double(bytes)};
+  const profile::Call call("copy_bytes", {on_host(to_device) ? from_device : to_device}, moved);
 #if defined(KD_WITH_CUDA)
   if (!on_host(to_device) || !on_host(from_device)) return backend::cuda::copy(to, from, bytes, to_device == from_device);
 #else
@@ -129,6 +132,8 @@ void copy_bytes(void* to, Device to_device, const void* from, Device from_device
 
 void fill_bytes(void* to, Device device, unsigned char value, int64_t bytes) {
   if (bytes == 0) return;
+  const profile::Moved moved{double(bytes)};
+  const profile::Call call("fill_bytes", {device}, moved);
   if (device == Device::cpu) {
     std::memset(to, value, size_t(bytes));
   } else if (device == Device::emulated) {

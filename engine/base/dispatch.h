@@ -1,9 +1,11 @@
 // dispatch: takes a kernel call to the code for the stream's device. At the end of <family>_cpu.cpp,
 //   KD_KERNEL(sgd_step, SgdArgs)
 // defines sgd_step(Stream, const SgdArgs&), which calls cpu::, cuda:: or emulated::sgd_step; the last two are one .cu file, compiled twice (simt/README.md).
+// With KD_VERBOSE=1 the call is timed (profile.h).
 #pragma once
 #include "engine/base/check.h"
 #include "engine/base/device.h"
+#include "engine/base/profile.h"
 #include "engine/base/tensor.h"
 
 #if defined(KD_WITH_CUDA)
@@ -12,19 +14,20 @@
 #define KD_DISPATCH_CUDA(name, stream, args) KD_FAIL(#name ": this binary was built without CUDA; use --device cpu, or rebuild where nvcc and cuDNN are found")
 #endif
 
-#define KD_KERNEL(name, Args)                                              \
-  namespace cuda {                                                         \
-  void name(Stream, const Args&);                                          \
-  }                                                                        \
-  namespace emulated {                                                     \
-  void name(Stream, const Args&);                                          \
-  }                                                                        \
-  void name(Stream stream, const Args& args) {                             \
-    switch (stream.device) {                                               \
-      case Device::cpu: return cpu::name(stream, args);                    \
-      case Device::cuda: KD_DISPATCH_CUDA(name, stream, args); return;     \
-      case Device::emulated: return emulated::name(stream, args);          \
-    }                                                                      \
+#define KD_KERNEL(name, Args)                                          \
+  namespace cuda {                                                     \
+  void name(Stream, const Args&);                                      \
+  }                                                                    \
+  namespace emulated {                                                 \
+  void name(Stream, const Args&);                                      \
+  }                                                                    \
+  void name(Stream stream, const Args& args) {                         \
+    const profile::Call call(#name, stream, args);                     \
+    switch (stream.device) {                                           \
+      case Device::cpu: return cpu::name(stream, args);                \
+      case Device::cuda: KD_DISPATCH_CUDA(name, stream, args); return; \
+      case Device::emulated: return emulated::name(stream, args);      \
+    }                                                                  \
   }
 
 namespace kd {

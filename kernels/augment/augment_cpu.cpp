@@ -530,6 +530,11 @@ void augment_records(Stream, const AugmentRecordsArgs& args) {
 
 }  // namespace cpu
 
+static profile::Work work_of(const AugmentRecordsArgs& a) {
+  const int64_t px = a.shape.px;
+  return {fmt::format("{} {}x{}x{}", to_string(a.type), a.batch, px, px), 0, double(a.batch * px * px * a.channels * size_of(a.type))};
+}
+
 KD_KERNEL(augment_records, AugmentRecordsArgs)
 
 }  // namespace kd

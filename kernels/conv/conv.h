@@ -86,6 +86,9 @@ std::string conv_choices();
 // Takes such lines as given. `where` names the file in errors: a line that cannot be read, or an algorithm that this machine lacks.
 void pin_conv_choices(std::string_view lines, const std::string& where);
 
+// Whether the CPU backend can do all three convolutions of a shape here.
+bool can_convolve(const ConvShape&, DType);
+
 // One line per plan: op, type, shape, who does it.
 std::string conv_plans(Device = Device::cpu);
 

@@ -316,6 +316,12 @@ const ConvAlgorithm& choose(const ConvProblem& problem) { return choices().choos
 
 void set_conv_math(ConvMath math) { cpu::choices().math = math; }
 void set_conv_tuning(ConvTuning tuning) { cpu::choices().set_tuning(tuning); }
+bool can_convolve(const ConvShape& shape, DType type) {
+  using cpu::ConvOp;
+  for (ConvOp op : {ConvOp::fprop, ConvOp::dgrad, ConvOp::wgrad})
+    if (cpu::candidates({op, shape, type}, ConvMath::exact).empty()) return false;
+  return true;
+}
 std::string conv_choices() { return cpu::choices().lines(); }
 void pin_conv_choices(std::string_view lines, const std::string& where) { cpu::choices().pin(lines, where); }
 

@@ -40,14 +40,26 @@ void conv_dgrad(Stream, const ConvDgradArgs& args) {
   const ConvAlgorithm& algorithm = choose(problem);
   std::shared_ptr<Storage> holder;
   algorithm.dgrad(args, packed_filter(algorithm, problem, args.w, args.w_type, holder));
+  profile::algorithm(algorithm.name);
 }
 
 void conv_wgrad(Stream, const ConvWgradArgs& args) {
   check_parameter_type(args.shape, "dw", args.dw_type, args.type);
-  choose({ConvOp::wgrad, args.shape, args.type}).wgrad(args);
+  const ConvAlgorithm& algorithm = choose({ConvOp::wgrad, args.shape, args.type});
+  algorithm.wgrad(args);
+  profile::algorithm(algorithm.name);
 }
 
 }  // namespace cpu
+
+// Every tensor once.
+static profile::Work conv_work(const ConvShape& s, DType type, DType filter_type, int64_t residuals = 0) {
+  const int64_t x = s.n * s.h * s.w * s.c, y = s.n * s.p() * s.q() * s.k, w = s.k * s.r * s.s * s.c;
+  return {to_string(type) + " " + to_string(s), s.flops(), double((x + (1 + residuals) * y) * size_of(type) + w * size_of(filter_type))};
+}
+static profile::Work work_of(const ConvFpropArgs& args) { return conv_work(args.shape, args.type, args.w_type, args.z ? 1 : 0); }
+static profile::Work work_of(const ConvDgradArgs& args) { return conv_work(args.shape, args.type, args.w_type); }
+static profile::Work work_of(const ConvWgradArgs& args) { return conv_work(args.shape, args.type, args.dw_type); }
 
 KD_KERNEL(conv_fprop, ConvFpropArgs)
 KD_KERNEL(conv_dgrad, ConvDgradArgs)

@@ -154,6 +154,7 @@ void run(const Plan& plan, const ConvShape& shape, std::unordered_map<int, memor
   auto* sentinel = reinterpret_cast<uint64_t*>(scratch->data() + bytes);
   *sentinel = kSentinel;
   args.insert({DNNL_ARG_SCRATCHPAD, wrap(plan.scratch, scratch->data())});
+  if (profile::enabled) profile::algorithm("onednn " + plan.implementation);
   plan.primitive.execute(onednn::stream(), args);
   onednn::stream().wait();
   KD_CHECK(*sentinel == kSentinel, "conv {}: oneDNN's '{}' wrote past its scratchpad of {} bytes; memory may be damaged", to_string(shape), plan.implementation,

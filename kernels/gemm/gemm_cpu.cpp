@@ -62,6 +62,14 @@ void column_sums(Stream, const ColumnSumsArgs& args) {
 
 }  // namespace cpu
 
+static profile::Work work_of(const GemmArgs& a) {
+  return {fmt::format("{} {}{} {}x{}x{}", to_string(a.ab_type), char(a.op_a), char(a.op_b), a.m, a.n, a.k), 2.0 * double(a.m * a.n) * double(a.k),
+          double((a.m * a.k + a.k * a.n) * size_of(a.ab_type) + a.m * a.n * size_of(a.c_type))};
+}
+static profile::Work work_of(const ColumnSumsArgs& a) {
+  return {fmt::format("{}x{}", a.rows, a.columns), 0, double((a.rows + 2) * a.columns) * double(sizeof(float))};
+}
+
 KD_KERNEL(gemm, GemmArgs)
 KD_KERNEL(column_sums, ColumnSumsArgs)
 

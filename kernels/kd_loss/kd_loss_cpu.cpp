@@ -26,6 +26,10 @@ void kd_loss_sums(Stream, const KdLossSumsArgs& args) {
 
 }  // namespace cpu
 
+static profile::Work work_of(const KdLossArgs& a) {
+  return {fmt::format("{}x{}, {} teacher{}", a.n, a.k, a.n_teachers, a.n_teachers == 1 ? "" : "s"), 0, 4.0 * double((a.n_teachers + 2) * a.n * a.k)};
+}
+
 KD_KERNEL(kd_loss, KdLossArgs)
 KD_KERNEL(kd_loss_sums, KdLossSumsArgs)
 

@@ -43,6 +43,12 @@ void pointwise_cast(Stream, const PointwiseCastArgs& args) {
 
 }  // namespace cpu
 
+static profile::Work work_of(const PointwiseAddArgs& a) { return {to_string(a.type), 0, double(3 * a.n * size_of(a.type))}; }
+static profile::Work work_of(const PointwiseScaleArgs& a) { return {to_string(a.type), 0, double(2 * a.n * size_of(a.type))}; }
+static profile::Work work_of(const PointwiseCastArgs& a) {
+  return {to_string(a.from) + " to " + to_string(a.to), 0, double(a.n * (size_of(a.from) + size_of(a.to)))};
+}
+
 KD_KERNEL(pointwise_add, PointwiseAddArgs)
 KD_KERNEL(pointwise_scale, PointwiseScaleArgs)
 KD_KERNEL(pointwise_cast, PointwiseCastArgs)

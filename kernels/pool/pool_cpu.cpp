@@ -102,6 +102,18 @@ void global_avg_pool_bwd(Stream, const GlobalAvgPoolArgs& args) {
 
 }  // namespace cpu
 
+// Each tensor once.
+static profile::Work pool_work(const PoolShape& s, DType type, bool arg) {
+  const int64_t outputs = s.n * s.p() * s.q() * s.c;
+  return {fmt::format("{} n{}h{}w{}c{}", to_string(type), s.n, s.h, s.w, s.c), 0,
+          double((s.n * s.h * s.w * s.c + outputs) * size_of(type) + (arg ? outputs : 0))};
+}
+static profile::Work work_of(const MaxPoolFwdArgs& a) { return pool_work(a.shape, a.type, a.arg); }
+static profile::Work work_of(const MaxPoolBwdArgs& a) { return pool_work(a.shape, a.type, true); }
+static profile::Work work_of(const GlobalAvgPoolArgs& a) {
+  return {fmt::format("{} n{}hw{}c{}", to_string(a.type), a.n, a.hw, a.c), 0, double(a.n * (a.hw + 1) * a.c * size_of(a.type))};
+}
+
 KD_KERNEL(max_pool_fwd, MaxPoolFwdArgs)
 KD_KERNEL(max_pool_bwd, MaxPoolBwdArgs)
 KD_KERNEL(global_avg_pool_fwd, GlobalAvgPoolArgs)

@@ -104,7 +104,7 @@ class TrainStepOn : public testing::TestWithParam<Setting> {};
 
 TEST_P(TrainStepOn, emulated_follows_the_cpu) {
   const Setting& s = GetParam();
-  if (s.type == DType::bf16 && !cpu_info().avx512_bf16) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  if (s.type == DType::bf16 && cpu_isa() < CpuIsa::avx2) GTEST_SKIP() << "no bf16 convolution on this CPU";
   const Outcome cpu = train(s, Device::cpu, 3), emulated = train(s, Device::emulated, 3);
   const double tolerance = s.type == DType::f32 ? 2e-4 : 5e-2;
   for (size_t i = 0; i < cpu.losses.size(); ++i) {
@@ -129,7 +129,7 @@ double update_error(const Tensor& start, const Tensor& exact, const Tensor& got)
 // Rounding to bf16 moves the gradient of a small batch by a third, on any device; a device must not move it further than the CPU does.
 TEST_P(TrainStepOn, emulated_updates_every_filter_as_the_cpu_does) {
   const Setting& s = GetParam();
-  if (s.type == DType::bf16 && !cpu_info().avx512_bf16) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  if (s.type == DType::bf16 && cpu_isa() < CpuIsa::avx2) GTEST_SKIP() << "no bf16 convolution on this CPU";
   Setting exact = s;
   exact.type = DType::f32;
   const auto start = state_dict(Resnet(config_of(exact, Device::cpu, 1)).params());
@@ -146,7 +146,7 @@ TEST_P(TrainStepOn, emulated_updates_every_filter_as_the_cpu_does) {
 
 TEST_P(TrainStepOn, repeats_itself_bit_for_bit) {
   const Setting& s = GetParam();
-  if (s.type == DType::bf16 && !cpu_info().avx512_bf16) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  if (s.type == DType::bf16 && cpu_isa() < CpuIsa::avx2) GTEST_SKIP() << "no bf16 convolution on this CPU";
   const Outcome first = train(s, Device::emulated, 2), second = train(s, Device::emulated, 2);
   EXPECT_EQ(largest_difference(first.weights, second.weights), 0);
   EXPECT_EQ(first.losses, second.losses);
