@@ -1,4 +1,5 @@
 // doctor: what this machine can do, before anything is started on it.
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <oneapi/dnnl/dnnl.hpp>
