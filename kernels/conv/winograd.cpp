@@ -14,11 +14,10 @@ namespace kd::cpu {
 namespace {
 
 using winograd::Kernels;
+using winograd::TileBlock;
 using winograd::Tiling;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-int64_t env(const char* name, int64_t def) { const char* v = std::getenv(name); return v ? std::atoll(v) : def; }
 
 bool offers(const ConvProblem& problem) {
   const ConvShape& s = problem.shape;
@@ -28,7 +27,8 @@ bool offers(const ConvProblem& problem) {
 
 void check(const ConvProblem& problem, const char* what, DType type) {
   KD_CHECK(offers(problem), "conv {}: Winograd does 3x3 filters of stride 1, padding 0 to 2 and channels in multiples of 16 only", to_string(problem.shape));
-  KD_CHECK(type == DType::f32 || type == problem.type, "conv {}: {} is {}; it may be f32 or have the activations' type", to_string(problem.shape), what, to_string(type));
+  KD_CHECK(type == DType::f32 || type == problem.type, "conv {}: {} is {}; it may be f32 or have the activations' type", to_string(problem.shape), what,
+           to_string(type));
 }
 
 int index_of(DType type) { return type == DType::bf16; }
@@ -47,86 +47,127 @@ class Scratch {
 
 // One cache line more than the tiles need: 36 positions a multiple of 4096 bytes apart would fall into the same cache sets.
 int64_t position_floats(int64_t capacity, int64_t channels) { return ceil_div(capacity * channels, 1024) * 1024 + 16; }
+int64_t filter_block_floats(int64_t in, int64_t width) { return 36 * winograd::filter_position(in, width); }
 
 Tiling tiling(int64_t h, int64_t w, int64_t c, int64_t pad, int64_t p, int64_t q) { return {h, w, c, pad, ceil_div(p, 4), ceil_div(q, 4)}; }
 
+// Tiles of one pass over the filter, and output channels (in microkernel widths) of one pass over V: see "blocking" in winograd.h.
+constexpr int64_t kForwardTiles = 72;
+int64_t forward_group(int64_t in) { return in <= 64 ? 2 : 1; }
+
+// One block of tiles under a large filter: transforming the filter where it is used costs less than writing it, four times its size, to memory.
+bool transforms_in_place(int64_t in, int64_t out, int64_t tiles) { return tiles <= kForwardTiles && 144 * in * out > (int64_t(16) << 20); }
+
 struct Forward {
   Tiling from, to;
-  int64_t tiles;
-  DType type;
   const void* x;
-  const float* u;
+  const void* filter;  // packed, or as the caller has it
+  DType type, filter_type;
+  bool dgrad;
   winograd::OutputArgs out;
 };
 
-void forward(const Kernels& kernels, const Forward& f) {
-  const int64_t in = f.from.c, out = f.to.c, width = kernels.width;
-  const int64_t wanted = env("T", 48);
-  const int64_t blocks = ceil_div(f.tiles, wanted), capacity = ceil_div(ceil_div(f.tiles, blocks), kernels.rows) * kernels.rows;
-  const int64_t group = env("G", 1), groups = ceil_div(out, width * group);
+// U of the output channels from `o` on, as many as the microkernel is wide.
+void pack_block(const Kernels& kernels, const void* w, DType type, bool dgrad, int64_t in, int64_t out, int64_t o, float* u) {
+  kernels.pack[index_of(type)](w, dgrad ? in : out, dgrad ? out : in, dgrad, o, std::min(kernels.width, out - o), u);
+}
+
+int64_t tiles_of(int64_t n, const Tiling& s) { return n * s.tiles_h * s.tiles_w; }
+
+void forward(const Kernels& kernels, int64_t n, const Forward& f) {
+  const int64_t in = f.from.c, out = f.to.c, width = kernels.width, tiles = tiles_of(n, f.to);
+  const bool in_place = transforms_in_place(in, out, tiles);
+  const int64_t capacity = ceil_div(ceil_div(tiles, ceil_div(tiles, kForwardTiles)), kernels.rows) * kernels.rows, blocks = ceil_div(tiles, capacity);
+  const int64_t group = forward_group(in), groups = ceil_div(out, width * group);
   const int threads = omp_get_max_threads();
-  // Few blocks: all threads work on one, so that none is idle and each reads only its part of the filter.
+  // Threads share each block when there are few, so that none is idle, and when the filter is large, so that each reads only its part.
+  // Otherwise every thread has blocks of its own and nobody waits.
   const bool together = blocks < 4 * threads || in * out > 128 * 128;
 
-  const int64_t v_position = position_floats(capacity, in), m_position = position_floats(capacity, width);
+  const int64_t v_floats = 36 * position_floats(capacity, in), m_floats = 36 * position_floats(capacity, width), u_floats = filter_block_floats(in, width);
   Scratch scratch;
-  const int64_t zeros = scratch.floats(in), v = scratch.floats(36 * v_position * (together ? 1 : threads)), m = scratch.floats(36 * m_position * group * threads);
+  const int64_t zeros = scratch.floats(in), v = scratch.floats(v_floats * (together ? 1 : threads)), m = scratch.floats(m_floats * group * threads),
+                u = scratch.floats(in_place ? u_floats * group * threads : 0);
   scratch.allocate();
   std::memset(scratch.at(zeros), 0, size_t(in) * 4);
-
-  const auto input = [&](int64_t block, float* to, int64_t begin, int64_t end) {
-    kernels.input[index_of(f.type)](f.from, f.x, scratch.at(zeros), {to + begin * 16, v_position, capacity, block * capacity + begin, end - begin});
+  const auto tile_block = [&](float* data, int64_t floats, int64_t block) {
+    return TileBlock{data, floats / 36, capacity, block * capacity, std::min(capacity, tiles - block * capacity)};
   };
-  const auto output = [&](int64_t block, float* from, int64_t g, int thread) {
-    const int64_t first = block * capacity, tiles = std::min(capacity, f.tiles - first);
-    float* products = scratch.at(m) + thread * group * 36 * m_position;
+  const auto input = [&](TileBlock to, int64_t begin, int64_t end) {
+    to.data += begin * 16;
+    to.first += begin;
+    to.tiles = std::min(to.tiles, end) - begin;
+    kernels.input[index_of(f.type)](f.from, f.x, scratch.at(zeros), to);
+  };
+  // Output channels of group g for one block of tiles; `filter` is the group's part.
+  const auto output = [&](const TileBlock& from, int64_t g, const float* filter) {
     const int64_t begin = g * group * width, end = std::min(out, begin + group * width);
+    const auto products = [&](int64_t o) {
+      return TileBlock{scratch.at(m) + (omp_get_thread_num() * group + (o - begin) / width) * m_floats, m_floats / 36, capacity, from.first, from.tiles};
+    };
     for (int64_t p = 0; p < 36; ++p)
-      for (int64_t o = begin, i = 0; o < end; o += width, ++i) {
+      for (int64_t o = begin; o < end; o += width) {
         const int64_t columns = std::min(width, out - o);
-        kernels.multiply({from, v_position, capacity, first, tiles}, p, in, f.u + 36 * in * o + p * in * columns, columns,
-                         {products + i * 36 * m_position, m_position, capacity, first, tiles});
+        kernels.multiply(from, p, in, filter + (o - begin) / width * u_floats + p * winograd::filter_position(in, columns), columns, products(o));
       }
-    for (int64_t o = begin, i = 0; o < end; o += width, ++i)
-      kernels.output[index_of(f.type)](f.to, {products + i * 36 * m_position, m_position, capacity, first, tiles}, o, std::min(width, out - o), f.out);
+    for (int64_t o = begin; o < end; o += width) kernels.output[index_of(f.type)](f.to, products(o), o, std::min(width, out - o), f.out);
   };
 
-  const int64_t used = ceil_div(f.tiles, capacity);  // rounding the capacity up may have emptied the last ones
 #pragma omp parallel num_threads(threads)
-  {
-    const int thread = omp_get_thread_num();
-    if (together) {
-      for (int64_t block = 0; block < used; ++block) {
-        const int64_t tiles = std::min(capacity, f.tiles - block * capacity);
+  if (together) {
+    for (int64_t block = 0; block < blocks; ++block) {
+      const TileBlock here = tile_block(scratch.at(v), v_floats, block);
 #pragma omp for schedule(static)
-        for (int64_t t = 0; t < tiles; t += 2) input(block, scratch.at(v), t, std::min(t + 2, tiles));
+      for (int64_t t = 0; t < here.tiles; t += 2) input(here, t, t + 2);
 #pragma omp for schedule(static)
-        for (int64_t g = 0; g < groups; ++g) output(block, scratch.at(v), g, thread);
+      for (int64_t g = 0; g < groups; ++g) {
+        if (in_place) {
+          float* filter = scratch.at(u) + omp_get_thread_num() * group * u_floats;
+          for (int64_t i = 0, o = g * group * width; i < group && o < out; ++i, o += width)
+            pack_block(kernels, f.filter, f.filter_type, f.dgrad, in, out, o, filter + i * u_floats);
+          output(here, g, filter);
+        } else {
+          output(here, g, static_cast<const float*>(f.filter) + g * group * u_floats);
+        }
       }
-    } else {
-      float* mine = scratch.at(v) + thread * 36 * v_position;
+    }
+  } else {
 #pragma omp for schedule(static)
-      for (int64_t block = 0; block < used; ++block) {
-        input(block, mine, 0, std::min(capacity, f.tiles - block * capacity));
-        for (int64_t g = 0; g < groups; ++g) output(block, mine, g, thread);
-      }
+    for (int64_t block = 0; block < blocks; ++block) {
+      const TileBlock here = tile_block(scratch.at(v) + omp_get_thread_num() * v_floats, v_floats, block);
+      input(here, 0, here.tiles);
+      for (int64_t g = 0; g < groups; ++g) output(here, g, static_cast<const float*>(f.filter) + g * group * u_floats);
     }
   }
 }
 
-int64_t packed_bytes(const ConvProblem& problem, DType) { return 36 * problem.shape.c * problem.shape.k * 4; }
+// The tensor that an fprop or dgrad of this shape reads, and the one that it writes.
+Tiling source_of(const ConvShape& s, ConvOp op) {
+  return op == ConvOp::fprop ? tiling(s.h, s.w, s.c, s.pad, s.p(), s.q()) : tiling(s.p(), s.q(), s.k, 2 - s.pad, s.h, s.w);
+}
+Tiling target_of(const ConvShape& s, ConvOp op) {
+  return op == ConvOp::fprop ? tiling(s.p(), s.q(), s.k, 0, s.p(), s.q()) : tiling(s.h, s.w, s.c, 0, s.h, s.w);
+}
+
+template <const Kernels* const* kernels>
+int64_t packed_bytes(const ConvProblem& problem, DType) {
+  const Tiling from = source_of(problem.shape, problem.op), to = target_of(problem.shape, problem.op);
+  if (transforms_in_place(from.c, to.c, tiles_of(problem.shape.n, to))) return 0;
+  return ceil_div(to.c, (*kernels)->width) * filter_block_floats(from.c, (*kernels)->width) * 4;
+}
 
 void pack(const Kernels& kernels, const ConvProblem& problem, const void* w, DType filter_type, void* packed) {
   check(problem, "w", filter_type);
   const bool dgrad = problem.op == ConvOp::dgrad;
-  const int64_t k = problem.shape.k, c = problem.shape.c, in = dgrad ? k : c, out = dgrad ? c : k;
+  const int64_t in = source_of(problem.shape, problem.op).c, out = target_of(problem.shape, problem.op).c, width = kernels.width;
 #pragma omp parallel for schedule(static)
-  for (int64_t o = 0; o < out; o += kernels.width)
-    kernels.pack[index_of(filter_type)](w, k, c, dgrad, o, std::min(kernels.width, out - o), static_cast<float*>(packed) + 36 * in * o);
+  for (int64_t o = 0; o < out; o += width)
+    pack_block(kernels, w, filter_type, dgrad, in, out, o, static_cast<float*>(packed) + o / width * filter_block_floats(in, width));
 }
 
 void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed) {
   const ConvShape& s = args.shape;
+  check({ConvOp::fprop, s, args.type}, "w", args.w_type);
   check({ConvOp::fprop, s, args.type}, "bias", args.bias_type);
   Scratch scratch;
   const float* bias = static_cast<const float*>(args.bias);
@@ -136,16 +177,29 @@ void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed
     for (int64_t i = 0; i < s.k; ++i) scratch.at(0)[i] = float(static_cast<const bf16*>(args.bias)[i]);
     bias = scratch.at(0);
   }
-  const Tiling from = tiling(s.h, s.w, s.c, s.pad, s.p(), s.q()), to = tiling(s.p(), s.q(), s.k, 0, s.p(), s.q());
-  forward(kernels, {from, to, s.n * to.tiles_h * to.tiles_w, args.type, args.x, static_cast<const float*>(packed), {args.y, args.z, bias, args.epilogue == Epilogue::relu}});
+  forward(kernels, s.n,
+          {.from = source_of(s, ConvOp::fprop),
+           .to = target_of(s, ConvOp::fprop),
+           .x = args.x,
+           .filter = packed,
+           .type = args.type,
+           .filter_type = args.w_type,
+           .dgrad = false,
+           .out = {.y = args.y, .z = args.z, .bias = bias, .relu = args.epilogue == Epilogue::relu}});
 }
 
 void dgrad(const Kernels& kernels, const ConvDgradArgs& args, const void* packed) {
   const ConvShape& s = args.shape;
   check({ConvOp::dgrad, s, args.type}, "w", args.w_type);
-  const Tiling from = tiling(s.p(), s.q(), s.k, 2 - s.pad, s.h, s.w), to = tiling(s.h, s.w, s.c, 0, s.h, s.w);
-  forward(kernels, {from, to, s.n * to.tiles_h * to.tiles_w, args.type, args.dy, static_cast<const float*>(packed),
-                    {args.dx, args.accumulate == Accumulate::yes ? args.dx : nullptr, nullptr, false}});
+  forward(kernels, s.n,
+          {.from = source_of(s, ConvOp::dgrad),
+           .to = target_of(s, ConvOp::dgrad),
+           .x = args.dy,
+           .filter = packed,
+           .type = args.type,
+           .filter_type = args.w_type,
+           .dgrad = true,
+           .out = {.y = args.dx, .z = args.accumulate == Accumulate::yes ? args.dx : nullptr, .bias = nullptr, .relu = false}});
 }
 
 void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
@@ -154,8 +208,8 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   const bool add_dw = args.accumulate == Accumulate::yes;
   const Tiling x = tiling(s.h, s.w, s.c, s.pad, s.p(), s.q()), dy = tiling(s.p(), s.q(), s.k, 0, s.p(), s.q());
   const int64_t tiles = s.n * x.tiles_h * x.tiles_w;
-  const int64_t blocks = ceil_div(tiles, env("TW", 128)), capacity = ceil_div(tiles, blocks);
-  const int64_t c_blocks = s.c / 16, k_blocks = s.k / 16, side = env("S", 2);  // items of side x side blocks of 16 x 16 channels
+  const int64_t blocks = ceil_div(tiles, s.c + s.k <= 256 ? 64 : 128), capacity = ceil_div(tiles, blocks);
+  const int64_t c_blocks = s.c / 16, k_blocks = s.k / 16, side = 2;  // items of side x side blocks of 16 x 16 channels
   const int64_t c_items = ceil_div(c_blocks, side), k_items = ceil_div(k_blocks, side), items = c_items * k_items;
   const int threads = omp_get_max_threads();
   const int64_t x_position = position_floats(capacity, s.c), dy_position = position_floats(capacity, s.k);
@@ -177,7 +231,7 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
       kernels.input[type](x, args.x, scratch.at(zeros), {scratch.at(vx) + t * 16, x_position, capacity, first + t, some});
       kernels.gradient[type](dy, args.dy, scratch.at(zeros), {scratch.at(vy) + t * 16, dy_position, capacity, first + t, some});
     }
-    const winograd::TileBlock from_x{scratch.at(vx), x_position, capacity, first, count}, from_dy{scratch.at(vy), dy_position, capacity, first, count};
+    const TileBlock from_x{scratch.at(vx), x_position, capacity, first, count}, from_dy{scratch.at(vy), dy_position, capacity, first, count};
     if (blocks == 1) {
 #pragma omp for schedule(static)
       for (int64_t item = 0; item < items; ++item) {
@@ -208,7 +262,7 @@ constexpr ConvAlgorithm algorithm(const char* name, CpuIsa isa) {
           .isa = isa,
           .exact = false,
           .offers = offers,
-          .packed_bytes = packed_bytes,
+          .packed_bytes = packed_bytes<kernels>,
           .pack = [](const ConvProblem& problem, const void* w, DType type, void* packed) { pack(**kernels, problem, w, type, packed); },
           .fprop = [](const ConvFpropArgs& args, const void* packed) { fprop(**kernels, args, packed); },
           .dgrad = [](const ConvDgradArgs& args, const void* packed) { dgrad(**kernels, args, packed); },

@@ -10,7 +10,7 @@ template <class V>
 struct Stages {
   using Reg = typename V::Reg;
   static constexpr int L = V::kLanes;
-  static constexpr int kRows = L == 16 ? 14 : 6;         // 28 accumulators of 32 registers, 12 of 16
+  static constexpr int kRows = L == 16 ? 14 : 6;  // 28 accumulators of 32 registers, 12 of 16
   static constexpr int kWidth = 2 * L;
   static constexpr int kGradientRows = L == 16 ? 8 : 6;  // wgrad: 16 output channels go 8+8 or 6+5+5
 
@@ -267,7 +267,7 @@ struct Transforms : Stages<V> {
             for (int r = 0; r < 6; ++r) {
               Reg row[6];
               S::filter6(half[r], row);
-              for (int s = 0; s < 6; ++s) V::store(u + ((r * 6 + s) * in_channels + in + i) * width + o + l, row[s]);
+              for (int s = 0; s < 6; ++s) V::store(u + (r * 6 + s) * filter_position(in_channels, width) + (in + i) * width + o + l, row[s]);
             }
           }
       }
