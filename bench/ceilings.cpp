@@ -3,11 +3,13 @@
 #include <omp.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "bench/timing.h"
 #include "engine/base/tensor.h"
 #include "kernels/common/parallel.h"
+#include "kernels/gemm/gemm.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -71,23 +73,69 @@ __attribute__((target("avx512f,avx512bf16"))) float dot_bf16(int64_t rounds) {
   for (__m512& s : sums) total += _mm512_cvtss_f32(s);
   return total;
 }
+
+// Four sums of 16x16 f32, which cover the latency of a product (52 cycles, one every 16). All tiles are 16 rows of 64 bytes.
+constexpr int kTileChains = 4;
+__attribute__((target("amx-tile,amx-bf16"))) float dot_amx(int64_t rounds) {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } config;
+  static_assert(sizeof config == 64);
+  alignas(64) uint16_t ones[16 * 32], small[16 * 32];  // bf16: 1 and 2^-126
+  std::fill(std::begin(ones), std::end(ones), uint16_t(0x3f80)), std::fill(std::begin(small), std::end(small), uint16_t(0x0080));
+  alignas(64) float sums[16 * 16];
+  _tile_loadconfig(&config);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(4, ones, 64);
+  _tile_loadd(5, ones, 64);
+  _tile_loadd(6, small, 64);
+  _tile_loadd(7, small, 64);
+  for (int64_t r = 0; r < rounds; ++r) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  float total = 0;
+  _tile_stored(0, sums, 64);
+  total += sums[0];
+  _tile_stored(3, sums, 64);
+  total += sums[255];
+  _tile_release();
+  return total;
+}
 #endif
 
-// GFLOP/s of `kernel` on all threads, where a round of every chain does `flops` operations. A ceiling is a good run, hence p10.
-double peak_gflops(float (*kernel)(int64_t), int flops) {
-  constexpr int64_t kRounds = 2000000;
-  Spread time = measure(
+Rate rate_of(const Spread& seconds, double work) { return {work / seconds.p10 / 1e9, work / seconds.median / 1e9, work / seconds.p90 / 1e9}; }
+
+// GFLOP/s of `kernel` on all threads, where a round does `flops` operations.
+Rate peak_gflops(float (*kernel)(int64_t), int64_t rounds, int flops) {
+  const Spread time = measure(
       [&] {
         float total = 0;
 #pragma omp parallel reduction(+ : total)
-        total += kernel(kRounds);
+        total += kernel(rounds);
         sink = total;
       },
       0.2, 10);
-  return double(kRounds) * kChains * flops * omp_get_max_threads() / time.p10 / 1e9;
+  return rate_of(time, double(rounds) * flops * omp_get_max_threads());
 }
 
-double triad_gbps() {
+Rate gemm_gflops() {
+  constexpr int64_t n = 1024;
+  const Tensor a = Tensor::empty({n, n}, DType::f32), b = Tensor::empty({n, n}, DType::f32), c = Tensor::empty({n, n}, DType::f32);
+  std::fill_n(a.data<float>(), n * n, 1.f), std::fill_n(b.data<float>(), n * n, 0.5f);
+  const Spread time = measure([&] { gemm({}, {.a = a.raw(), .b = b.raw(), .c = c.raw(), .m = n, .n = n, .k = n}); }, 0.3, 8);
+  KD_CHECK(c.data<float>()[n * n - 1] == 0.5f * n, "a product of {} came out as {}", 0.5f * n, c.data<float>()[n * n - 1]);
+  return rate_of(time, 2.0 * n * n * n);
+}
+
+Rate triad_gbps() {
   const int64_t n = 2 * std::max(int64_t(32) << 20, last_level_cache_bytes()) / int64_t(sizeof(float));
   Tensor arrays = Tensor::empty({3, n}, DType::f32);
   float *a = arrays.data<float>(), *b = a + n, *c = b + n;
@@ -107,21 +155,29 @@ double triad_gbps() {
       },
       0.3, 8);
   KD_CHECK(a[0] == 7.f && a[n - 1] == 7.f, "triad computed {} and {}", a[0], a[n - 1]);
-  return 3.0 * double(n) * sizeof(float) / time.p10 / 1e9;
+  return rate_of(time, 3.0 * double(n) * sizeof(float));
 }
 
 }  // namespace
 
 Ceilings measure_ceilings() {
   Ceilings top{};
+  top.matrix_name = "none";
+  constexpr int64_t kRounds = 2000000;
 #if defined(__x86_64__)
   const CpuInfo& cpu = cpu_info();
-  top.f32_gflops = cpu.avx512 ? peak_gflops(multiply_add_avx512, 2 * 16) : cpu.avx2 ? peak_gflops(multiply_add_avx2, 2 * 8) : peak_gflops(multiply_add, 2 * 4);
-  top.bf16_gflops = cpu.amx_bf16 ? 0 : cpu.avx512_bf16 ? peak_gflops(dot_bf16, 2 * 32) : top.f32_gflops;
+  top.f32 = cpu.avx512 ? peak_gflops(multiply_add_avx512, kRounds, kChains * 2 * 16)
+            : cpu.avx2 ? peak_gflops(multiply_add_avx2, kRounds, kChains * 2 * 8)
+                       : peak_gflops(multiply_add, kRounds, kChains * 2 * 4);
+  if (cpu.amx_bf16)
+    top.matrix = peak_gflops(dot_amx, kRounds / 10, kTileChains * 2 * 16 * 16 * 32), top.matrix_name = "AMX";
+  else if (cpu.avx512_bf16)
+    top.matrix = peak_gflops(dot_bf16, kRounds, kChains * 2 * 32), top.matrix_name = "vdpbf16ps";
 #else
-  top.f32_gflops = top.bf16_gflops = peak_gflops(multiply_add, 2 * 4);
+  top.f32 = peak_gflops(multiply_add, kRounds, kChains * 2 * 4);
 #endif
-  top.triad_gbps = triad_gbps();
+  top.gemm = gemm_gflops();
+  top.triad = triad_gbps();
   release_cached_memory();
   return top;
 }

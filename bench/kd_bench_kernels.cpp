@@ -1,8 +1,8 @@
 // kd_bench_kernels: times every case that the kernel families offer for timing, through Google Benchmark.
 //   kd_bench_kernels --filter 'conv:f32.*st2' --seconds 1 --benchmark_out=conv.json
-// A row's rates and its share of the ceiling use the cold time: the operands come from memory, as they do inside a training step whose
-// activations exceed the caches. Hot is the same work again on what the caches kept. FLOPs are those of the definition, so an
-// algorithm that saves arithmetic (Winograd) may pass 100 %.
+// First it measures what the machine can do at best (ceilings.h). A row's rates and its share of the ceiling use the cold time: the operands come from
+// memory, as they do inside a training step whose activations exceed the caches. Hot is the same work again on what the caches kept. FLOPs are those of
+// the definition, so an algorithm that saves arithmetic (Winograd) may pass 100 %; where there are none the ceiling is the triad's bandwidth.
 #include <benchmark/benchmark.h>
 
 #include <regex>
@@ -69,11 +69,10 @@ cases::Cases timed_cases(const std::string& filter) {
   return chosen;
 }
 
-// Seconds that the busier of memory and arithmetic would need at its ceiling; 0 where that ceiling is unknown.
+// Seconds that the busier of memory and arithmetic would need at its ceiling; 0 where the contract names no work. Without FLOPs the ceiling is the triad.
 double best_seconds(const cases::Case& problem, const cases::Work& work, const Ceilings& top) {
-  double gflops = problem.name.find(":bf16") == std::string::npos ? top.f32_gflops : top.bf16_gflops;
-  if (work.flops > 0 && gflops == 0) return 0;
-  return std::max(work.bytes / top.triad_gbps, work.flops > 0 ? work.flops / gflops : 0.0) * 1e-9;
+  const double gflops = problem.name.find(":bf16") == std::string::npos ? top.f32.best : top.bf16_gflops();
+  return std::max(work.bytes / top.triad.best, work.flops / gflops) * 1e-9;
 }
 
 void time_case(benchmark::State& state, const cases::Case& problem, const Ceilings& top, double seconds, int& failures) {
@@ -139,14 +138,17 @@ int run(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return fmt::print(stderr, "{}", kUsage), 1;
 
   const Ceilings top = measure_ceilings();
+  const auto rate = [](const Rate& r, const std::string& what) { return fmt::format("{:.1f} (median {:.1f}, p90 {:.1f}) {}", r.best, r.median, r.slow, what); };
   const CpuInfo& cpu = cpu_info();
   std::string command = "kd_bench_kernels";
   for (const std::string& a : arguments) command += " '" + a + "'";
   const std::vector<std::pair<std::string, std::string>> context{
       {"machine", fmt::format("{}, {} threads", cpu.name, cpu.threads)},
-      {"triad", fmt::format("{:.1f} GB/s", top.triad_gbps)},
-      {"f32 multiply-add", fmt::format("{:.0f} GFLOP/s", top.f32_gflops)},
-      {"bf16 multiply-add", top.bf16_gflops > 0 ? fmt::format("{:.0f} GFLOP/s", top.bf16_gflops) : "AMX: not measured"},
+      {"f32 peak", rate(top.f32, "GFLOP/s, multiply-adds from registers")},
+      {"matrix peak",
+       top.matrix.best > 0 ? rate(top.matrix, "GFLOP/s, bf16 by " + top.matrix_name) : "none: no AMX or vdpbf16ps here; bf16 is held against the f32 peak"},
+      {"gemm", rate(top.gemm, "GFLOP/s, oneDNN's sgemm of 1024x1024x1024")},
+      {"triad", rate(top.triad, "GB/s, arrays beyond the caches")},
       {"again", command}};
   for (const auto& [key, value] : context) {
     benchmark::AddCustomContext(key, value);

@@ -6,8 +6,8 @@
 
 Every form of either side is a process of its own that waits for "CASE PRECISION SECONDS" and answers with the milliseconds of single steps. In every round
 each is asked once, one at a time, for --seconds; the table shows medians over all rounds with p10-p90. A step is timed by the clock of the host, from an
-idle device to an idle device, after an untimed one. All have the same OMP_NUM_THREADS and the same bounded spinning, so that those who wait leave the cores alone (measured, and
-said where it is not so).
+idle device to an idle device, after an untimed one. All have the same OMP_NUM_THREADS and the same bounded spinning, so that those who wait leave the
+cores alone (measured, and said where it is not so).
 
 Ours: as it is, and on the CPU `exact`: no Winograd. PyTorch runs channels_last, bf16 training through autocast, SGD fused, in these modes:
   eager            the default
@@ -414,15 +414,16 @@ def summary(comparisons, device):
     for c in comparisons:
         best = c.best()
         rows.append([c.case, c.precision, shown(c.of("retort")), shown(c.of("retort exact")), shown(c.of("torch eager")),
-                     f"{ms(best.median)} ({best.who[6:]})" if best else "–", times(c.ratio(c.median("torch eager"))), times(c.ratio(best.median if best else None)),
-                     goal_cell(c, device)])
+                     f"{ms(best.median)} ({best.who[6:]})" if best else "–", times(c.ratio(c.median("torch eager"))),
+                     times(c.ratio(best.median if best else None)), goal_cell(c, device)])
     return rows
 
 
 def as_text(rows):
     widths = [max(len(row[i]) for row in [HEADINGS, *rows]) for i in range(len(HEADINGS))]
-    lines = ["  ".join(cell.ljust(w) if i in (0, 1, 8) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in [HEADINGS, *rows]]
-    return "\n".join(lines) + "\n"
+    def line(row):
+        return "  ".join(cell.ljust(w) if i in (0, 1, 8) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() + "\n"
+    return "".join(map(line, [HEADINGS, *rows]))
 
 
 def as_markdown(rows):
@@ -499,8 +500,9 @@ def introduce(servers, args, jemalloc):
             sys.exit(f"bench_against_torch.py: {sys.executable}: {why}; it needs torch and torchvision: {sys.executable} -m pip install torch torchvision, "
                      "or kd_bench_step --against torch --python PYTHON with one that has them")
     hello = theirs[0].hello
+    rounds = "1 round" if args.rounds == 1 else f"{args.rounds} alternating rounds"
     lines = [f"# {args.shown_command}",
-             f"{hello['machine']} · torch {hello['torch']} · {time.strftime('%Y-%m-%d')} · {args.rounds} alternating round{'' if args.rounds == 1 else 's'} of {args.seconds:g} s"]
+             f"{hello['machine']} · torch {hello['torch']} · {time.strftime('%Y-%m-%d')} · {rounds} of {args.seconds:g} s"]
     for server in theirs:
         if "tuned" in server.name:
             if server.hello["jemalloc"]:
@@ -605,7 +607,8 @@ def main():
     servers = [Server("retort", ours, common)]
     if args.device == "cpu":
         servers.append(Server("retort exact", [*ours, "--exact"], common))
-    servers += [Server(f"torch {mode}", [sys.executable, __file__, "--torch-server", mode, args.device], tuned if "tuned" in mode else common) for mode in args.mode]
+    servers += [Server(f"torch {mode}", [sys.executable, __file__, "--torch-server", mode, args.device], tuned if "tuned" in mode else common)
+                for mode in args.mode]
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     comparisons = []
@@ -626,7 +629,8 @@ def main():
             print("\n".join(rows[-len(comparison.rows):]), flush=True)
             table = summary(comparisons, args.device)
             note = list(filter(None, [run.idle_line()]))
-            files.write({"txt": "\n".join([*heading, *note, "", as_text(table), long_heading(), *rows]) + "\n", "csv": as_csv(comparisons), "md": as_markdown(table)})
+            text = "\n".join([*heading, *note, "", as_text(table), long_heading(), *rows]) + "\n"
+            files.write({"txt": text, "csv": as_csv(comparisons), "md": as_markdown(table)})
         if comparisons:
             print("\n" + "\n".join([*note, as_text(table)]), end="", flush=True)
         for path in files.all():

@@ -45,8 +45,8 @@ std::string format_message(const char* text, const Args&... args) {
     if (!(cond)) [[unlikely]] \
       KD_FAIL(__VA_ARGS__);   \
   } while (0)
-#define KD_INPUT(cond, ...)                      \
-  do {                                           \
-    if (!(cond)) [[unlikely]]                    \
-      throw ::kd::Error(KD_FORMAT(__VA_ARGS__)); \
+#define KD_INPUT(cond, ...)                       \
+  do {                                            \
+    if (!(cond)) [[unlikely]]                     \
+      throw ::kd::Error(KD_FORMAT(__VA_ARGS__));  \
   } while (0)

@@ -14,20 +14,20 @@
 #define KD_DISPATCH_CUDA(name, stream, args) KD_FAIL(#name ": this binary was built without CUDA; use --device cpu, or rebuild where nvcc and cuDNN are found")
 #endif
 
-#define KD_KERNEL(name, Args)                                          \
-  namespace cuda {                                                     \
-  void name(Stream, const Args&);                                      \
-  }                                                                    \
-  namespace emulated {                                                 \
-  void name(Stream, const Args&);                                      \
-  }                                                                    \
-  void name(Stream stream, const Args& args) {                         \
-    const profile::Call call(#name, stream, args);                     \
-    switch (stream.device) {                                           \
-      case Device::cpu: return cpu::name(stream, args);                \
-      case Device::cuda: KD_DISPATCH_CUDA(name, stream, args); return; \
-      case Device::emulated: return emulated::name(stream, args);      \
-    }                                                                  \
+#define KD_KERNEL(name, Args)                                              \
+  namespace cuda {                                                         \
+  void name(Stream, const Args&);                                          \
+  }                                                                        \
+  namespace emulated {                                                     \
+  void name(Stream, const Args&);                                          \
+  }                                                                        \
+  void name(Stream stream, const Args& args) {                             \
+    const profile::Call call(#name, stream, args);                         \
+    switch (stream.device) {                                               \
+      case Device::cpu: return cpu::name(stream, args);                    \
+      case Device::cuda: KD_DISPATCH_CUDA(name, stream, args); return;     \
+      case Device::emulated: return emulated::name(stream, args);          \
+    }                                                                      \
   }
 
 namespace kd {

@@ -537,6 +537,14 @@ void add_batchnorm_cases(Cases& all) {
                      return perf_pool(stem, Direction::both, s);
                    }});
   }
+  // ResNet-18 at 32 px, batch 128: each way alone, beyond the caches of most CPUs.
+  for (DType type : {DType::f32, DType::bf16})
+    for (auto [direction, word] : {std::pair{Direction::forward, "fwd"}, {Direction::backward, "bwd"}})
+      for (Problem p : {Problem{131072, 64, type, relu, false}, Problem{131072, 64, type, relu, true}, Problem{32768, 128, type, relu, true}})
+        all.push_back({.name = fmt::format("batchnorm:{}:{}:{}x{}{}:relu", word, to_string(type), p.rows, p.c, p.residual ? ":add" : ""),
+                       .check = {},
+                       .grad = {},
+                       .perf = [p, direction = direction](Stream s) { return perf(p, direction, s); }});
   // A GPU's share of ResNet-18 at 224 px, batch 256, to be timed: the first and the last stage, and the stem.
   for (auto [direction, word] : {std::pair{Direction::forward, "fwd"}, {Direction::backward, "bwd"}}) {
     for (BatchNormForm form : {BatchNormForm::two_pass, BatchNormForm::one_pass})

@@ -72,6 +72,13 @@ void add_pointwise_cases(Cases& all) {
                                  .bytes = 3.0 * double(a->bytes()),
                                  .flops = 0};
                    }});
+    all.push_back({.name = fmt::format("pointwise:scale:{}:{}", to_string(type), 1 << 23), .check = {}, .grad = {}, .perf = [=](Stream stream) {
+                     constexpr int64_t n = 1 << 23;
+                     auto a = std::make_shared<Tensor>(Tensor::zeros({n}, type, stream.device)), out = std::make_shared<Tensor>(a->clone());
+                     return Work{.run = [=] { pointwise_scale(stream, {.a = a->raw(), .out = out->raw(), .n = n, .factor = 0.5f, .type = type}); },
+                                 .bytes = 2.0 * double(a->bytes()),
+                                 .flops = 0};
+                   }});
   }
   all.push_back({.name = "pointwise:cast:rounding", .check = check_rounding, .grad = {}, .perf = {}});
 }

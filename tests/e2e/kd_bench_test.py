@@ -103,6 +103,15 @@ class Runs(Temporary):
         self.assertEqual([e["epoch"] for e in epochs(run)], list(range(6)))
         return epochs(run)
 
+    def test_verbose_says_where_the_training_time_went(self):
+        command = [BINARY, "train", "--device", "cpu", "--quiet", "--out", self.dir / "a", *SMALL, "name=T1w"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | {"KD_VERBOSE": "1"})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        # Three epochs of 360 images, a tenth being held out, in batches of 32.
+        self.assertRegex(result.stderr, r"explained: [0-9.]+ % of [0-9.]+ ms a step, 36 steps counted\n$")
+        for op in ("conv_fprop", "conv_wgrad", "batchnorm_bwd", "augment_records", "kd_loss", "sgd_step"):
+            self.assertRegex(result.stderr, rf"(?m)^{op} +[0-9.]+ +[0-9.]+ +[0-9.]+ %")
+
     def test_finished_run_is_left_alone(self):
         run = self.train("a", "name=T1w")
         before = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
