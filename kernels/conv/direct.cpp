@@ -474,6 +474,8 @@ ConvAlgorithms direct_algorithms() {
     std::vector<ConvAlgorithm> all;
     if (kernels_avx2()) all.push_back(algorithm<kernels_avx2>("direct.avx2", CpuIsa::avx2));
     if (kernels_avx512()) all.push_back(algorithm<kernels_avx512>("direct.avx512", CpuIsa::avx512));
+    if (kernels_avx512_bf16()) all.push_back(algorithm<kernels_avx512_bf16>("direct.avx512_bf16", CpuIsa::avx512_bf16));
+    if (kernels_amx()) all.push_back(algorithm<kernels_amx>("direct.amx", CpuIsa::amx));
     return all;
   }();
   return table(list);
@@ -481,8 +483,9 @@ ConvAlgorithms direct_algorithms() {
 
 ConvAlgorithms emulated_direct_algorithms() {
   using namespace direct;
-  static const std::vector<ConvAlgorithm> list{algorithm<emulated_avx2>("direct.avx2_emulated", CpuIsa::none),
-                                               algorithm<emulated_avx512>("direct.avx512_emulated", CpuIsa::none)};
+  static const std::vector<ConvAlgorithm> list{
+      algorithm<emulated_avx2>("direct.avx2_emulated", CpuIsa::none), algorithm<emulated_avx512>("direct.avx512_emulated", CpuIsa::none),
+      algorithm<emulated_avx512_bf16>("direct.avx512_bf16_emulated", CpuIsa::none), algorithm<emulated_amx>("direct.amx_emulated", CpuIsa::none)};
   return table(list);
 }
 

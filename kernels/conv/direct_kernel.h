@@ -158,6 +158,13 @@ struct Fma {
   static KD_INLINE typename V::Reg mac(typename V::Reg a, typename V::Reg b, typename V::Reg sum) { return V::fmadd(a, b, sum); }
 };
 
+// vdpbf16ps: Dot of tiles.h.
+template <class Dot, int kTileRows, int64_t kBlockRows, int64_t kLongestRun>
+struct Pairs : Dot {
+  static constexpr int kWord = 2, kRows = kTileRows;
+  static constexpr int64_t kBlock = kBlockRows, kLongest = kLongestRun;
+};
+
 // Null where the compiler or the architecture cannot build them.
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();

@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "engine/base/memory.h"
+#include "kernels/common/tiles.h"
 #include "kernels/conv/direct.h"
+#include "kernels/conv/direct_tiles.h"
+#include "tests/harness/error_of.h"
 
 namespace kd {
 namespace {
@@ -265,6 +268,84 @@ TEST(DirectConv, EmulationHasTheBitsOfTheMachine) {
       }
     }
   EXPECT_EQ(compared > 0, cpu_isa() >= CpuIsa::avx2);
+}
+
+// The emulated tile registers themselves: C += A * B for every size of tile, beside a product in double.
+TEST(EmulatedTiles, MultiplyAsTheDefinition) {
+  struct Use;
+  using Tiles = tiles::PortableTiles<Use>;
+  std::mt19937 gen(3);
+  std::uniform_real_distribution<float> uniform(-1.f, 1.f);
+  for (auto [m, n, pairs] : {std::array{16, 16, 16}, {1, 16, 16}, {16, 1, 3}, {5, 7, 16}, {16, 16, 1}}) {
+    tiles::Config config;
+    config.rows[0] = config.rows[4] = uint8_t(m), config.rows[6] = uint8_t(pairs);
+    config.row_bytes[0] = config.row_bytes[6] = uint16_t(4 * n), config.row_bytes[4] = uint16_t(4 * pairs);
+    Tiles::configure(config);
+    bf16 a[16][40], b[16][40];  // rows further apart than they are long
+    float c[16][18], got[16][18];
+    for (int i = 0; i < 16; ++i) {
+      for (int j = 0; j < 40; ++j) a[i][j] = bf16(uniform(gen)), b[i][j] = bf16(uniform(gen));
+      for (int j = 0; j < 18; ++j) c[i][j] = uniform(gen), got[i][j] = 77.f;
+    }
+    Tiles::load<0>(c, sizeof c[0]);
+    Tiles::load<4>(a, sizeof a[0]);
+    Tiles::load<6>(b, sizeof b[0]);
+    Tiles::dot<0, 4, 6>();
+    Tiles::store<0>(got, sizeof got[0]);
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 18; ++j) {
+        double want = c[i][j];
+        for (int k = 0; k < 2 * pairs; ++k) want += double(float(a[i][k])) * double(float(b[k / 2][2 * j + k % 2]));
+        if (i < m && j < n)
+          EXPECT_NEAR(got[i][j], want, 1e-5) << m << "x" << n << "x" << pairs << " at " << i << "," << j;
+        else
+          EXPECT_EQ(got[i][j], 77.f) << "written beyond the tile";
+      }
+    Tiles::zero<0>();
+    Tiles::store<0>(got, sizeof got[0]);
+    EXPECT_EQ(got[m - 1][n - 1], 0.f);
+    Tiles::release();
+  }
+}
+
+TEST(EmulatedTiles, RefuseWhatTheMachineRefuses) {
+  struct Use;
+  using Tiles = tiles::PortableTiles<Use>;
+  float memory[16 * 16] = {};
+  EXPECT_NE(error_of([&] { Tiles::load<0>(memory, 64); }).find("before ldtilecfg"), std::string::npos);
+  tiles::Config config;
+  config.rows[0] = 17, config.row_bytes[0] = 64;
+  EXPECT_NE(error_of([&] { Tiles::configure(config); }).find("at most 16 rows of 64 bytes"), std::string::npos);
+  config.rows[0] = config.rows[1] = config.rows[2] = 16, config.row_bytes[1] = 64, config.row_bytes[2] = 32;
+  Tiles::configure(config);
+  EXPECT_NE(error_of([&] { Tiles::zero<3>(); }).find("not configured"), std::string::npos);
+  EXPECT_NE(error_of([&] { Tiles::dot<0, 1, 2>(); }).find("tdpbf16ps: C is m x n"), std::string::npos);
+  Tiles::release();
+  EXPECT_NE(error_of([&] { Tiles::zero<0>(); }).find("before ldtilecfg"), std::string::npos);
+}
+
+// Denormals are zeros and the two products of a pair are rounded one after the other, the second one first.
+TEST(EmulatedTiles, DotRoundsAsTheManualSays) {
+  using Dot = tiles::PortableDot<4>;
+  const auto word = [](float low, float high) { return uint32_t(bf16(low).bits) | uint32_t(bf16(high).bits) << 16; };
+  const auto dot = [&](uint32_t a, uint32_t b, float sum) {
+    const uint32_t as[4] = {a, a, a, a}, bs[4] = {b, b, b, b};
+    return Dot::mac(Dot::words(as), Dot::words(bs), simd::Portable<4>::set1(sum)).v[3];
+  };
+  EXPECT_EQ(dot(word(2, 3), word(5, 7), 1.f), 32.f);
+  EXPECT_EQ(dot(word(1, 0x1p-24f), word(1, 1), 0x1p24f), 0x1p24f);  // 2^24 + 2^-24, then + 1 to even
+  EXPECT_EQ(dot(word(-0x1p24f, 1), word(1, 1), 0x1p24f), 0.f);      // 2^24 + 1 to even, then - 2^24; the other way around this were 1
+  EXPECT_EQ(dot(word(0x1p-130f, 0), word(0x1p10f, 0), 0.f), 0.f);   // a denormal input
+  EXPECT_EQ(dot(word(0x1p-70f, 0), word(0x1p-60f, 0), 0.f), 0.f);   // a denormal result
+}
+
+TEST(EmulatedTiles, TransposeWords) {
+  struct Use;
+  std::vector<uint32_t> from(32 * 50), to(48 * 40, 7u);
+  for (size_t i = 0; i < from.size(); ++i) from[i] = uint32_t(i);
+  cpu::direct::transpose_words<Use>(from.data(), 50, to.data(), 40, 32, 48);
+  for (size_t i = 0; i < 48; ++i)
+    for (size_t j = 0; j < 40; ++j) EXPECT_EQ(to[i * 40 + j], j < 32 ? from[j * 50 + i] : 7u);
 }
 
 }  // namespace
