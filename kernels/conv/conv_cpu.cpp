@@ -27,11 +27,12 @@ void conv_fprop(Stream, const ConvFpropArgs& args) {
   const ConvProblem problem{ConvOp::fprop, args.shape, args.type};
   const ConvAlgorithm& algorithm = choose(problem);
   PackedFilter* kept = args.packed;
-  if (kept && kept->data && kept->owner == &algorithm && kept->shape == args.shape && kept->type == args.type) return algorithm.fprop(args, kept->data->data());
   std::shared_ptr<Storage> holder;
-  const void* filter = packed_filter(algorithm, problem, args.w, args.w_type, holder);
+  const bool ready = kept && kept->data && kept->owner == &algorithm && kept->shape == args.shape && kept->type == args.type;
+  const void* filter = ready ? kept->data->data() : packed_filter(algorithm, problem, args.w, args.w_type, holder);
   if (kept && holder) *kept = {holder, &algorithm, args.shape, args.type};
   algorithm.fprop(args, filter);
+  profile::algorithm(algorithm.name);
 }
 
 void conv_dgrad(Stream, const ConvDgradArgs& args) {

@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
+#include <sstream>
 
 #include "engine/checkpoint.h"
+#include "kernels/conv/conv_algorithm.h"
 
 namespace kd {
 namespace {
@@ -19,6 +22,7 @@ struct Setting {
   int teachers;
   int64_t px, batch;
   float attention = 0;  // weight of the similarity with a reference, whose stem has other channels
+  float lr = 0.01f;
 };
 
 void PrintTo(const Setting& s, std::ostream* out) {
@@ -72,7 +76,7 @@ Outcome train(const Setting& s, Device device, int steps, Launch launch = Launch
     for (int64_t n = 0; n < s.batch; ++n) classes.data<int32_t>()[n] = int32_t(rng.below(10));
     const Tensor there = pixels.to(device), labels_there = classes.to(device);
     step.clear_sums();
-    step.run(s.batch, 0.01f, [&](const std::byte*, const Tensor& images, const Tensor& labels) {
+    step.run(s.batch, s.lr, [&](const std::byte*, const Tensor& images, const Tensor& labels) {
       images.copy_from(there);
       labels.copy_from(labels_there);
     });
@@ -100,11 +104,17 @@ double largest_difference(const std::vector<NamedTensor>& a, const std::vector<N
   return worst;
 }
 
+// Without bf16 instructions, bf16 needs channels that 16 divides.
+bool can_train(const Setting& s) {
+  const auto channels = int64_t(64 * s.width);
+  return can_convolve({.n = s.batch, .h = s.px, .w = s.px, .c = channels, .k = channels, .r = 3, .s = 3, .stride = 1, .pad = 1}, s.type);
+}
+
 class TrainStepOn : public testing::TestWithParam<Setting> {};
 
 TEST_P(TrainStepOn, emulated_follows_the_cpu) {
   const Setting& s = GetParam();
-  if (s.type == DType::bf16 && cpu_isa() < CpuIsa::avx2) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  if (!can_train(s)) GTEST_SKIP() << "no bf16 convolution of so few channels on this CPU";
   const Outcome cpu = train(s, Device::cpu, 3), emulated = train(s, Device::emulated, 3);
   const double tolerance = s.type == DType::f32 ? 2e-4 : 5e-2;
   for (size_t i = 0; i < cpu.losses.size(); ++i) {
@@ -126,10 +136,11 @@ double update_error(const Tensor& start, const Tensor& exact, const Tensor& got)
   return std::sqrt(difference / size);
 }
 
-// Rounding to bf16 moves the gradient of a small batch by a third, on any device; a device must not move it further than the CPU does.
+// Rounding to bf16 moves the gradient of a small batch by a third, on any device; a device must not move it much further than the CPU does, whose products
+// may be in f32 (direct.avx2, Winograd).
 TEST_P(TrainStepOn, emulated_updates_every_filter_as_the_cpu_does) {
   const Setting& s = GetParam();
-  if (s.type == DType::bf16 && cpu_isa() < CpuIsa::avx2) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  if (!can_train(s)) GTEST_SKIP() << "no bf16 convolution of so few channels on this CPU";
   Setting exact = s;
   exact.type = DType::f32;
   const auto start = state_dict(Resnet(config_of(exact, Device::cpu, 1)).params());
@@ -139,14 +150,14 @@ TEST_P(TrainStepOn, emulated_updates_every_filter_as_the_cpu_does) {
     if (start[i].value.rank() != 4) continue;
     ++filters;
     const double error = update_error(start[i].value, want[i].value, emulated[i].value);
-    EXPECT_LE(error, s.type == DType::f32 ? 2e-4 : 1.1 * update_error(start[i].value, want[i].value, cpu[i].value) + 0.02) << start[i].name;
+    EXPECT_LE(error, s.type == DType::f32 ? 2e-4 : 1.1 * update_error(start[i].value, want[i].value, cpu[i].value) + 0.08) << start[i].name;
   }
   EXPECT_EQ(filters, 20);
 }
 
 TEST_P(TrainStepOn, repeats_itself_bit_for_bit) {
   const Setting& s = GetParam();
-  if (s.type == DType::bf16 && cpu_isa() < CpuIsa::avx2) GTEST_SKIP() << "no bf16 convolution on this CPU";
+  if (!can_train(s)) GTEST_SKIP() << "no bf16 convolution of so few channels on this CPU";
   const Outcome first = train(s, Device::emulated, 2), second = train(s, Device::emulated, 2);
   EXPECT_EQ(largest_difference(first.weights, second.weights), 0);
   EXPECT_EQ(first.losses, second.losses);
@@ -156,6 +167,60 @@ INSTANTIATE_TEST_SUITE_P(settings, TrainStepOn,
                          testing::Values(Setting{Stem::cifar, 0.125, DType::f32, 0, 16, 4}, Setting{Stem::cifar, 0.125, DType::bf16, 2, 16, 4},
                                          Setting{Stem::cifar, 0.125, DType::f32, 0, 32, 4, 5.f}, Setting{Stem::cifar, 0.125, DType::bf16, 1, 32, 4, 5.f},
                                          Setting{Stem::imagenet, 0.125, DType::f32, 1, 32, 4}, Setting{Stem::imagenet, 1.0, DType::bf16, 0, 64, 3}));
+
+// Ten steps with one algorithm wherever it offers a convolution, all other convolutions as they were.
+Outcome train_with(const cpu::ConvAlgorithm& algorithm, const Setting& s, const std::string& lines, int& used) {
+  std::istringstream in(lines);
+  std::string pinned;
+  for (std::string op, type, shape, math, name; in >> op >> type >> shape >> math >> name;) {
+    ConvShape c{};
+    if (std::sscanf(shape.c_str(), "n%ldh%ldw%ldc%ldk%ldr%lds%ldst%ldp%ld", &c.n, &c.h, &c.w, &c.c, &c.k, &c.r, &c.s, &c.stride, &c.pad) != 9)
+      throw Error("cannot read " + shape);
+    const cpu::ConvProblem problem{op == "fprop"   ? cpu::ConvOp::fprop
+                                   : op == "dgrad" ? cpu::ConvOp::dgrad
+                                                   : cpu::ConvOp::wgrad,
+                                   c, type == "f32" ? DType::f32 : DType::bf16};
+    const bool ours = problem.type == s.type && algorithm.offers(problem);
+    used += ours;
+    pinned += fmt::format("{} {} {} {} {}\n", op, type, shape, math, ours ? algorithm.name : name);
+  }
+  pin_conv_choices(pinned, "the test's choices");
+  const Outcome out = train(s, Device::cpu, 10);
+  pin_conv_choices(lines, "the test's choices");
+  return out;
+}
+
+// Every algorithm that this machine runs, and those of other machines in emulation, trains the network that oneDNN trains.
+TEST(TrainStep, every_convolution_algorithm_learns_the_same) {
+  for (DType type : {DType::f32, DType::bf16}) {
+    // A step ten times smaller than the other tests': with theirs, ten steps of this small batch make 1e-7 of a first loss 1e-2 of the tenth.
+    const Setting s{.stem = Stem::cifar, .width = 0.25, .type = type, .teachers = 0, .px = 16, .batch = 8, .lr = 1e-3f};
+    Setting in_f32 = s;
+    in_f32.type = DType::f32;
+    set_conv_math(ConvMath::exact);
+    const Outcome want = train(in_f32, Device::cpu, 10);
+    if (type == DType::bf16) train(s, Device::cpu, 10);
+    const std::string lines = conv_choices();
+    int algorithms = 0;
+    for (const auto& table : {cpu::winograd_algorithms(), cpu::direct_algorithms(), cpu::emulated_winograd_algorithms(), cpu::emulated_direct_algorithms()})
+      for (const cpu::ConvAlgorithm& algorithm : table) {
+        if (algorithm.isa > cpu_isa()) continue;
+        int used = 0;
+        const Outcome got = train_with(algorithm, s, lines, used);
+        if (used == 0) continue;  // bf16 products for f32 activations, say
+        ++algorithms;
+        double worst = 0;
+        for (size_t i = 0; i < want.losses.size(); ++i) {
+          ASSERT_TRUE(std::isfinite(got.losses[i])) << algorithm.name << " step " << i;
+          worst = std::max(worst, std::fabs(got.losses[i] - want.losses[i]) / want.losses[0]);
+        }
+        std::printf("%-26s %-4s %3d convolutions: ten losses differ by %.1e of the first at most\n", algorithm.name, to_string(type).c_str(), used, worst);
+        EXPECT_LE(worst, type == DType::f32 ? 1e-3 : 2e-2) << algorithm.name << " " << to_string(type);
+      }
+    set_conv_math(ConvMath::fast);
+    EXPECT_GE(algorithms, 4) << "emulated ones run everywhere";
+  }
+}
 
 TEST(TrainStep, attention_moves_the_weights_and_is_counted) {
   const Setting plain{Stem::cifar, 0.125, DType::f32, 1, 32, 4};
