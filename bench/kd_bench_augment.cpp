@@ -51,7 +51,8 @@ AugmentCase view_case(const std::string& name, const AugmentShape& shape, View v
 
 std::vector<AugmentCase> augment_cases() {
   std::vector<AugmentCase> cases;
-  const AugmentShape photo{.n = 16, .h = 375, .w = 500, .px = 224}, small{.n = 256, .h = 32, .w = 32, .px = 32}, enlarged{.n = 256, .h = 32, .w = 32, .px = 224};
+  const AugmentShape photo{.n = 16, .h = 375, .w = 500, .px = 224}, small{.n = 256, .h = 32, .w = 32, .px = 32},
+      enlarged{.n = 256, .h = 32, .w = 32, .px = 224};
   for (DType out : {DType::u8, DType::f32}) {
     const std::string suffix = out == DType::u8 ? "" : "_f32";
     for (View view : {View::weak, View::strong}) {
@@ -72,14 +73,21 @@ std::vector<AugmentCase> augment_cases() {
   for (int64_t px : {32, 224}) {
     cases.push_back(op_case("flip", px, {}));
     for (AugmentRecord& r : cases.back().records) r.flip = true;
-    for (const auto& [op, value] :
-         {std::pair{PixelOp::brightness, 1.3}, {PixelOp::contrast, 1.3}, {PixelOp::color, 1.3}, {PixelOp::sharpness, 1.3}, {PixelOp::autocontrast, 0.0},
-          {PixelOp::equalize, 0.0}, {PixelOp::invert, 0.0}, {PixelOp::solarize, 128.0}, {PixelOp::posterize, 4.0}})
+    for (const auto& [op, value] : {std::pair{PixelOp::brightness, 1.3},
+                                    {PixelOp::contrast, 1.3},
+                                    {PixelOp::color, 1.3},
+                                    {PixelOp::sharpness, 1.3},
+                                    {PixelOp::autocontrast, 0.0},
+                                    {PixelOp::equalize, 0.0},
+                                    {PixelOp::invert, 0.0},
+                                    {PixelOp::solarize, 128.0},
+                                    {PixelOp::posterize, 4.0}})
       cases.push_back(op_case(to_string(op), px, {.op = op, .value = value}));
     const Rgb fill{124, 116, 104};
     for (const auto& [name, resample] : {std::pair{"nearest", Resample::nearest}, {"bilinear", Resample::bilinear}, {"bicubic", Resample::bicubic}}) {
       cases.push_back(op_case(fmt::format("rotate_{}", name), px, {.op = PixelOp::rotate, .value = 11, .resample = resample, .fill = fill}));
-      cases.push_back(op_case(fmt::format("translate_x_{}", name), px, {.op = PixelOp::translate_x, .value = .2 * double(px), .resample = resample, .fill = fill}));
+      cases.push_back(
+          op_case(fmt::format("translate_x_{}", name), px, {.op = PixelOp::translate_x, .value = .2 * double(px), .resample = resample, .fill = fill}));
       if (resample == Resample::nearest) continue;
       cases.push_back(op_case(fmt::format("shear_x_{}", name), px, {.op = PixelOp::shear_x, .value = .2, .resample = resample, .fill = fill}));
       cases.push_back(op_case(fmt::format("shear_y_{}", name), px, {.op = PixelOp::shear_y, .value = .2, .resample = resample, .fill = fill}));
@@ -149,7 +157,8 @@ nlohmann::json to_json(const AugmentRecord& r) {
   nlohmann::json ops = nlohmann::json::array();
   for (const OpCall& call : r.ops)
     if (call.op != PixelOp::none)
-      ops.push_back({{"op", to_string(call.op)}, {"value", call.value}, {"resample", to_string(call.resample)}, {"fill", {call.fill.r, call.fill.g, call.fill.b}}});
+      ops.push_back(
+          {{"op", to_string(call.op)}, {"value", call.value}, {"resample", to_string(call.resample)}, {"fill", {call.fill.r, call.fill.g, call.fill.b}}});
   return {{"image", r.image},
           {"crop", to_json(r.crop)},
           {"resized", {r.resized_height, r.resized_width}},
@@ -168,8 +177,8 @@ std::string describe(const AugmentCase& c, const std::string& file) {
   write_atomically(file, bytes);
   nlohmann::json records = nlohmann::json::array();
   for (const AugmentRecord& r : c.records) records.push_back(to_json(r));
-  return nlohmann::json{{"n", c.shape.n},   {"h", c.shape.h},  {"w", c.shape.w},      {"px", c.shape.px}, {"f32", c.out == DType::f32},
-                        {"mean", c.mean}, {"std", c.std}, {"records", records}}
+  return nlohmann::json{{"n", c.shape.n}, {"h", c.shape.h}, {"w", c.shape.w},    {"px", c.shape.px}, {"f32", c.out == DType::f32},
+                        {"mean", c.mean}, {"std", c.std},   {"records", records}}
       .dump();
 }
 

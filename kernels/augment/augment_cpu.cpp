@@ -160,7 +160,8 @@ void shift_nearest(const Canvas& image, const PreparedOp& call, Canvas& out) {
   }
   if (call.op == PixelOp::translate_y) {
     fill_pixels(out.data(), image.pixels(), call.fill);
-    for (const auto& [to, by] : parts) std::memcpy(out.data() + to.begin * row_bytes, image.data() + (to.begin + by) * row_bytes, size_t(to.size() * row_bytes));
+    for (const auto& [to, by] : parts)
+      std::memcpy(out.data() + to.begin * row_bytes, image.data() + (to.begin + by) * row_bytes, size_t(to.size() * row_bytes));
     return;
   }
   for (int64_t y = 0; y < image.h; ++y) {
@@ -193,7 +194,9 @@ bool as_table(const PreparedOp& call, Mean&& mean, LookUp& table) {
 // The result is in `image`; `work.spare` holds whatever was left over.
 void apply(Canvas& image, const PreparedOp& call, Workspace& work) {
   if (call.op == PixelOp::none) return;
-  if (LookUp table; as_table(call, [&] { return mean_luma(image); }, table)) return loops.look_up(image, table);
+  if (LookUp table; as_table(
+          call, [&] { return mean_luma(image); }, table))
+    return loops.look_up(image, table);
   if (call.op == PixelOp::color) return loops.color(image, call.factor);
   if (call.op == PixelOp::autocontrast) return autocontrast(image);
   if (call.op == PixelOp::equalize) return equalize(image);

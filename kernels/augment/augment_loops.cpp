@@ -36,8 +36,8 @@ namespace {
 void copy_pixel(uint8_t* to, const uint8_t* from) { to[0] = from[0], to[1] = from[1], to[2] = from[2]; }
 void fill_pixel(uint8_t* to, const Rgb& fill) { to[0] = fill.r, to[1] = fill.g, to[2] = fill.b; }
 
-void resize_across(const uint8_t* in, int64_t in_stride, int64_t rows, int64_t, const uint8_t*, const ResizeTable& table, Span2 columns, bool flip, uint8_t* out,
-                   int64_t out_stride) {
+void resize_across(const uint8_t* in, int64_t in_stride, int64_t rows, int64_t, const uint8_t*, const ResizeTable& table, Span2 columns, bool flip,
+                   uint8_t* out, int64_t out_stride) {
   for (int64_t y = 0; y < rows; ++y)
     for (int64_t x = columns.begin; x < columns.end; ++x) {
       int32_t sum[3] = {1 << (pixel::kWeightBits - 1), 1 << (pixel::kWeightBits - 1), 1 << (pixel::kWeightBits - 1)};

@@ -1,7 +1,6 @@
-// augment_loops: the loops over pixels that the CPU kernel is made of, twice with the same bits: in plain C++ for any machine, and for AVX2. A test holds the two
-// together (tests/data/augment_test.cpp, Loops); what they compute is augment_pixel.h's.
-// Pixels are interleaved RGB. A `Canvas` can be read and written up to kCanvasPad bytes past its last pixel, so a vector loop needs no tail; where plain
-// pointers are given, exactly the named bytes are touched.
+// augment_loops: the loops over pixels that the CPU kernel is made of, twice with the same bits: in plain C++ for any machine, and for AVX2. A test holds the
+// two together (tests/data/augment_test.cpp, Loops); what they compute is augment_pixel.h's. Pixels are interleaved RGB. A `Canvas` can be read and written up
+// to kCanvasPad bytes past its last pixel, so a vector loop needs no tail; where plain pointers are given, exactly the named bytes are touched.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -24,27 +24,34 @@ void store_word(uint8_t* p, int32_t v) { std::memcpy(p, &v, 4); }
 
 constexpr int kRowsAtOnce = 4;  // share the unpacking of the weights, and one packing of the results
 
-// `rows` are four rows, which may be the same; likewise `out`.
-void across_four(const uint8_t* const* rows, const ResizeTable& table, Span2 columns, bool flip, uint8_t* const* out) {
+// `rows` are four rows, which may be the same; likewise `out`. kOneGroup: no output has more than four taps, as when enlarging or shrinking by less than 1.5.
+template <bool kOneGroup>
+void across_four(const uint8_t* const (&rows)[kRowsAtOnce], const ResizeTable& table, Span2 columns, bool flip, uint8_t* const (&out)[kRowsAtOnce]) {
   constexpr char z = -1;  // a zero byte
   // Of 12 bytes, four pixels: channels of the first two as pairs of 16-bit values, then of the other two.
   const __m256i pairs = _mm256_setr_epi8(0, z, 3, z, 1, z, 4, z, 2, z, 5, z, z, z, z, z, 6, z, 9, z, 7, z, 10, z, 8, z, 11, z, z, z, z, z);
   const __m256i highs = _mm256_setr_epi8(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
   const __m256i lows = _mm256_add_epi8(highs, _mm256_set1_epi8(8)), half = _mm256_set1_epi32(1 << (pixel::kWeightBits - 1));
-  const int64_t n = columns.size();
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t x = flip ? columns.end - 1 - i : columns.begin + i;
-    const int64_t at = int64_t(table.first[size_t(x)]) * 3, groups = (table.count[size_t(x)] + 3) / 4;
-    const int16_t* weights = table.halves_of(x);
+  // Copies of what does not change: as far as the compiler knows, a store of bytes may change a pointer that lies in memory.
+  const uint8_t *const row0 = rows[0], *const row1 = rows[1], *const row2 = rows[2], *const row3 = rows[3];
+  uint8_t *to0 = out[0], *to1 = out[1], *to2 = out[2], *to3 = out[3];
+  const int32_t *const first = table.first.data(), *const count = table.count.data();
+  const int16_t* const halves = table.halves.data();
+  const int64_t n = columns.size(), stride = 2 * table.stride;
+  for (int64_t i = 0; i < n; ++i, to0 += 3, to1 += 3, to2 += 3, to3 += 3) {
+    const int64_t x = flip ? columns.end - 1 - i : columns.begin + i, groups = kOneGroup ? 1 : (count[x] + 3) / 4;
+    int64_t at = int64_t(first[x]) * 3;
+    const int16_t* weights = halves + x * stride;
     __m256i high[kRowsAtOnce], low[kRowsAtOnce];
     for (int r = 0; r < kRowsAtOnce; ++r) high[r] = low[r] = _mm256_setzero_si256();
-    for (int64_t g = 0; g < groups; ++g) {
-      const __m256i w = both(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weights + g * 8)));
+    for (int64_t g = 0; g < groups; ++g, at += 12, weights += 8) {
+      const __m256i w = both(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weights)));
       const __m256i w_high = _mm256_shuffle_epi8(w, highs), w_low = _mm256_shuffle_epi8(w, lows);
+      const __m256i v[kRowsAtOnce] = {both(load16(row0 + at)), both(load16(row1 + at)), both(load16(row2 + at)), both(load16(row3 + at))};
       for (int r = 0; r < kRowsAtOnce; ++r) {
-        const __m256i v = _mm256_shuffle_epi8(both(load16(rows[r] + at + g * 12)), pairs);
-        high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(v, w_high));
-        low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(v, w_low));
+        const __m256i pixels = _mm256_shuffle_epi8(v[r], pairs);
+        high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(pixels, w_high));
+        low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(pixels, w_low));
       }
     }
     __m256i sum[kRowsAtOnce];
@@ -55,11 +62,12 @@ void across_four(const uint8_t* const* rows, const ResizeTable& table, Span2 col
     };
     const __m256i words = _mm256_packs_epi32(halves_added(sum[0], sum[1]), halves_added(sum[2], sum[3])), bytes = _mm256_packus_epi16(words, words);
     const __m128i even = _mm256_castsi256_si128(bytes), odd = _mm256_extracti128_si256(bytes, 1);
-    const int32_t values[kRowsAtOnce] = {_mm_cvtsi128_si32(even), _mm_cvtsi128_si32(odd), _mm_extract_epi32(even, 1), _mm_extract_epi32(odd, 1)};
-    if (i + 1 < n)  // the fourth byte is the next pixel's, which comes later
-      for (int r = 0; r < kRowsAtOnce; ++r) store_word(out[r] + i * 3, values[r]);
-    else
-      for (int r = 0; r < kRowsAtOnce; ++r) std::memcpy(out[r] + i * 3, &values[r], 3);
+    const int32_t v0 = _mm_cvtsi128_si32(even), v1 = _mm_cvtsi128_si32(odd), v2 = _mm_extract_epi32(even, 1), v3 = _mm_extract_epi32(odd, 1);
+    if (i + 1 < n) {  // the fourth byte is the next pixel's, which comes later
+      store_word(to0, v0), store_word(to1, v1), store_word(to2, v2), store_word(to3, v3);
+    } else {
+      std::memcpy(to0, &v0, 3), std::memcpy(to1, &v1, 3), std::memcpy(to2, &v2, 3), std::memcpy(to3, &v3, 3);
+    }
   }
 }
 
@@ -79,7 +87,7 @@ void resize_across(const uint8_t* in, int64_t in_stride, int64_t rows, int64_t w
       copies.resize(size_t(copy_bytes * kRowsAtOnce));
       from[r] = static_cast<const uint8_t*>(std::memcpy(&copies[size_t(copy_bytes * r)], from[r], size_t(row_bytes)));
     }
-    across_four(from, table, columns, flip, to);
+    (table.stride == 4 ? across_four<true> : across_four<false>)(from, table, columns, flip, to);
   }
 }
 
@@ -118,8 +126,7 @@ void resize_down(const uint8_t* in, int64_t n, const ResizeTable& table, int64_t
 void mirror(const uint8_t* in, int64_t pixels, uint8_t* out) {
   const __m128i order = _mm_setr_epi8(13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0);
   int64_t left = pixels;
-  for (; left >= 6; left -= 5, out += 15)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(load16(in + (left - 5) * 3 - 1), order));
+  for (; left >= 6; left -= 5, out += 15) _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(load16(in + (left - 5) * 3 - 1), order));
   plain_loops().mirror(in, left, out);
 }
 
@@ -328,7 +335,9 @@ void slide_by(const Canvas& image, const PreparedOp& call, Canvas& out) {
       store_word(to, truncated(between<kCubic>(line, at.i, _mm256_set1_pd(at.t))));
     }
 }
-void slide(const Canvas& image, const PreparedOp& call, Canvas& out) { (call.resample == Resample::bicubic ? slide_by<true> : slide_by<false>)(image, call, out); }
+void slide(const Canvas& image, const PreparedOp& call, Canvas& out) {
+  (call.resample == Resample::bicubic ? slide_by<true> : slide_by<false>)(image, call, out);
+}
 
 // Quotients without divisions: q = a * (1/b), corrected by the remainder once, which an fma forms exactly. Where a mean or deviation is so odd that some
 // value of 256 comes out otherwise, the table is looked up.
