@@ -3,8 +3,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "kernels/augment/augment.h"
-#include "kernels/augment/augment_pixel.h"
+#include "kernels/augment/augment_loops.h"
 #include "kernels/common/parallel.h"
 
 namespace kd {
@@ -13,35 +12,9 @@ namespace {
 constexpr int64_t kMaxSide = 8192;         // source coordinates of a rotated image stay within 16.16 fixed point
 constexpr int64_t kMaxHostSide = 1 << 24;  // of what is only cut, enlarged and shrunk, by the host
 
-struct Span2 {  // rows or columns [begin, end)
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
-
-// The taps of one resize axis: output i is a weighted sum of inputs first[i] .. first[i] + count[i], weights from i * stride on.
-struct ResizeTable {
-  std::vector<int32_t> first, count, weights;
-  int64_t stride = 0;
-
-  ResizeTable(int64_t n_in, int64_t n_out, bool cubic) {
-    std::vector<double> row;
-    for (int64_t i = 0; i < n_out; ++i) stride = std::max<int64_t>(stride, pixel::resize_taps(int(i), int(n_in), int(n_out), cubic).count);
-    weights.resize(size_t(n_out * stride));
-    for (int64_t i = 0; i < n_out; ++i) {
-      pixel::ResizeTaps taps = pixel::resize_taps(int(i), int(n_in), int(n_out), cubic);
-      first.push_back(taps.first), count.push_back(taps.count);
-      row.clear();
-      double sum = 0;
-      for (int tap = 0; tap < taps.count; ++tap) sum += row.emplace_back(taps.weight(tap, cubic));
-      for (int tap = 0; tap < taps.count; ++tap)
-        weights[size_t(i * stride + tap)] = pixel::quantize_weight(sum != 0 ? row[size_t(tap)] / sum : row[size_t(tap)]);
-    }
-  }
-};
-
 // What a thread keeps between samples: images to work in, and resize tables, of which a 32-pixel source has 32 per output side.
 struct Workspace {
-  RgbImage image, spare;
+  Canvas image, spare;
   std::vector<uint8_t> rows;
   std::vector<int> sums;
   std::unordered_map<uint64_t, ResizeTable> tables;
@@ -59,51 +32,9 @@ Workspace& workspace() {
   return w;
 }
 
-void set_size(RgbImage& image, int64_t h, int64_t w) {
-  image.h = h, image.w = w;
-  image.pixels.resize(size_t(h * w * 3));
-}
+const AugmentLoops& loops = augment_loops();
 
 // Crop, resize, window, flip.
-
-void copy_pixel(uint8_t* to, const uint8_t* from) { to[0] = from[0], to[1] = from[1], to[2] = from[2]; }
-
-void copy_row(const uint8_t* in, Span2 columns, bool flip, uint8_t* out) {
-  if (!flip)
-    std::memcpy(out, in + columns.begin * 3, size_t(columns.size() * 3));
-  else
-    for (int64_t x = columns.begin; x < columns.end; ++x) copy_pixel(out + (columns.end - 1 - x) * 3, in + x * 3);
-}
-
-void resize_row(const uint8_t* in, const ResizeTable& table, Span2 columns, bool flip, uint8_t* out) {
-  for (int64_t x = columns.begin; x < columns.end; ++x) {
-    int32_t sum[3] = {1 << (pixel::kWeightBits - 1), 1 << (pixel::kWeightBits - 1), 1 << (pixel::kWeightBits - 1)};
-    const uint8_t* p = in + int64_t(table.first[size_t(x)]) * 3;
-    const int32_t* weight = &table.weights[size_t(x * table.stride)];
-    for (int32_t tap = 0; tap < table.count[size_t(x)]; ++tap, p += 3)
-      for (int c = 0; c < 3; ++c) sum[c] += weight[tap] * p[c];
-    uint8_t* to = out + (flip ? columns.end - 1 - x : x - columns.begin) * 3;
-    for (int c = 0; c < 3; ++c) to[c] = pixel::clip8(sum[c] >> pixel::kWeightBits);
-  }
-}
-
-// One output row from `count` input rows, all of `n` values.
-void resize_column(const uint8_t* in, int64_t n, const int32_t* weight, int32_t count, uint8_t* out) {
-  constexpr int64_t kBlock = 64;  // a block of sums stays in registers or L1
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    int64_t size = std::min(kBlock, n - begin);
-    int32_t sum[kBlock];
-    std::fill_n(sum, kBlock, 1 << (pixel::kWeightBits - 1));
-    for (int32_t tap = 0; tap < count; ++tap) {
-      const uint8_t* row = in + tap * n + begin;
-      if (size == kBlock)
-        for (int64_t i = 0; i < kBlock; ++i) sum[i] += weight[tap] * row[i];
-      else
-        for (int64_t i = 0; i < size; ++i) sum[i] += weight[tap] * row[i];
-    }
-    for (int64_t i = 0; i < size; ++i) out[begin + i] = pixel::clip8(sum[i] >> pixel::kWeightBits);
-  }
-}
 
 // The part of an n-pixel axis that a window of `size` pixels at `start` shows.
 Span2 visible(int64_t n, int64_t start, int64_t size) {
@@ -111,11 +42,11 @@ Span2 visible(int64_t n, int64_t start, int64_t size) {
   return {begin, std::clamp<int64_t>(start + size, begin, n)};
 }
 
-// Leaves the window of the resized crop in `out`, [px_h,px_w,3]; `in` is the whole source image, `w` pixels wide.
+// Leaves the window of the resized crop in `out`, [px_h,px_w,3]; `in` is the whole source image [h,w,3].
 template <class Record>
-void make_window(const uint8_t* in, int64_t w, const Record& r, int64_t px_h, int64_t px_w, Workspace& work, uint8_t* out) {
+void make_window(const uint8_t* in, int64_t h, int64_t w, const Record& r, int64_t px_h, int64_t px_w, Workspace& work, uint8_t* out) {
   Span2 rows = visible(r.resized_height, r.window_top, px_h), columns = visible(r.resized_width, r.window_left, px_w);
-  int64_t row_values = columns.size() * 3;
+  const int64_t row_bytes = columns.size() * 3;
   if (rows.size() < px_h || columns.size() < px_w) std::fill_n(out, px_h * px_w * 3, uint8_t(0));
   if (rows.size() == 0 || columns.size() == 0) return;
   const ResizeTable* across = r.crop.width == r.resized_width ? nullptr : &work.table(r.crop.width, r.resized_width, r.resample);
@@ -123,97 +54,81 @@ void make_window(const uint8_t* in, int64_t w, const Record& r, int64_t px_h, in
 
   int64_t left = columns.begin - r.window_left;
   if (r.flip) left = px_w - left - columns.size();
-  auto out_row = [&](int64_t y) { return out + ((y - r.window_top) * px_w + left) * 3; };
-  auto horizontal = [&](int64_t y, uint8_t* to) {
-    const uint8_t* from = in + ((r.crop.top + y) * w + r.crop.left) * 3;
-    if (across)
-      resize_row(from, *across, columns, r.flip, to);
-    else
-      copy_row(from, columns, r.flip, to);
+  uint8_t* first_out = out + ((rows.begin - r.window_top) * px_w + left) * 3;
+  auto horizontal = [&](Span2 source, uint8_t* to, int64_t to_stride) {
+    const uint8_t* from = in + ((r.crop.top + source.begin) * w + r.crop.left) * 3;
+    if (across) return loops.resize_across(from, w * 3, source.size(), r.crop.width, in + h * w * 3, *across, columns, r.flip, to, to_stride);
+    for (int64_t y = 0; y < source.size(); ++y, from += w * 3, to += to_stride)
+      if (r.flip)
+        loops.mirror(from + columns.begin * 3, columns.size(), to);
+      else
+        std::memcpy(to, from + columns.begin * 3, size_t(row_bytes));
   };
-  if (!down) {
-    for (int64_t y = rows.begin; y < rows.end; ++y) horizontal(y, out_row(y));
-    return;
-  }
+  if (!down) return horizontal(rows, first_out, px_w * 3);
   auto last = size_t(rows.end - 1);
-  int64_t first_row = down->first[size_t(rows.begin)], end_row = down->first[last] + down->count[last];
-  work.rows.resize(size_t((end_row - first_row) * row_values));
-  for (int64_t y = first_row; y < end_row; ++y) horizontal(y, &work.rows[size_t((y - first_row) * row_values)]);
+  const Span2 source{down->first[size_t(rows.begin)], down->first[last] + down->count[last]};
+  work.rows.resize(size_t(source.size() * row_bytes));
+  horizontal(source, work.rows.data(), row_bytes);
   for (int64_t y = rows.begin; y < rows.end; ++y)
-    resize_column(&work.rows[size_t((down->first[size_t(y)] - first_row) * row_values)], row_values, &down->weights[size_t(y * down->stride)],
-                  down->count[size_t(y)], out_row(y));
+    loops.resize_down(&work.rows[size_t((down->first[size_t(y)] - source.begin) * row_bytes)], row_bytes, *down, y, first_out + (y - rows.begin) * px_w * 3);
 }
 
 // Colours.
 
-using Table = std::array<std::array<uint8_t, 256>, 3>;  // [channel][value]
-using Histogram = std::array<std::array<int32_t, 256>, 3>;
-
 template <class F>
-Table same_for_all(F&& value_of) {
-  Table table;
-  for (int v = 0; v < 256; ++v) table[0][size_t(v)] = value_of(v);
-  table[1] = table[2] = table[0];
+LookUp table_of(F&& value_of) {
+  LookUp table;
+  for (int v = 0; v < 256; ++v) table[size_t(v)] = value_of(v);
   return table;
 }
 
-void look_up(RgbImage& image, const Table& table) {
-  for (uint8_t *p = image.pixels.data(), *end = p + image.pixels.size(); p != end; p += 3)
+void look_up_rgb(Canvas& image, const LookUpRgb& table) {
+  for (uint8_t *p = image.data(), *end = p + image.pixels() * 3; p != end; p += 3)
     for (size_t c = 0; c < 3; ++c) p[c] = table[c][p[c]];
 }
 
-Histogram histogram(const RgbImage& image) {
-  Histogram h{};
-  for (const uint8_t *p = image.pixels.data(), *end = p + image.pixels.size(); p != end; p += 3)
-    for (size_t c = 0; c < 3; ++c) ++h[c][p[c]];
-  return h;
+// Neighbours often fall into the same bin, and a bin can be added to once in several cycles: even and odd pixels have bins of their own.
+using Histogram = std::array<std::array<int32_t, 256>, 3>;
+Histogram histogram(const Canvas& image) {
+  Histogram even{}, odd{};
+  const uint8_t* p = image.data();
+  const int64_t n = image.pixels();
+  for (int64_t i = 0; i + 1 < n; i += 2, p += 6)
+    for (size_t c = 0; c < 3; ++c) ++even[c][p[c]], ++odd[c][p[c + 3]];
+  if (n % 2 != 0)
+    for (size_t c = 0; c < 3; ++c) ++even[c][p[c]];
+  for (size_t c = 0; c < 3; ++c)
+    for (size_t v = 0; v < 256; ++v) even[c][v] += odd[c][v];
+  return even;
 }
 
-int mean_luma(const RgbImage& image) {
-  int64_t sum = 0, n = image.h * image.w;
-  const uint8_t* p = image.pixels.data();
-  for (int64_t i = 0; i < n; ++i) sum += pixel::luma(p[3 * i], p[3 * i + 1], p[3 * i + 2]);
-  return int(double(sum) / double(n) + 0.5);
-}
-
-void color(RgbImage& image, float factor) {
-  uint8_t* p = image.pixels.data();
-  for (int64_t i = 0, n = image.h * image.w; i < n; ++i, p += 3) {
-    int grey = pixel::luma(p[0], p[1], p[2]);
-    for (int c = 0; c < 3; ++c) p[c] = pixel::blend(grey, p[c], factor);
-  }
-}
+int mean_luma(const Canvas& image) { return int(double(loops.luma_sum(image)) / double(image.pixels()) + 0.5); }
 
 // The outermost pixels have no full neighbourhood and stay as they are.
-void sharpness(RgbImage& image, float factor, Workspace& work, RgbImage& out) {
-  int64_t n = image.w * 3;
-  out = image;
+void sharpness(const Canvas& image, float factor, Workspace& work, Canvas& out) {
+  const int64_t n = image.w * 3;
+  std::memcpy(out.data(), image.data(), size_t(image.h * n));
   work.sums.resize(size_t(n));
   int* sums = work.sums.data();
   for (int64_t y = 1; y + 1 < image.h; ++y) {
-    const uint8_t *here = &image.pixels[size_t(y * n)], *above = here - n, *below = here + n;
+    const uint8_t *here = image.data() + y * n, *above = here - n, *below = here + n;
     for (int64_t i = 0; i < n; ++i) sums[i] = above[i] + here[i] + below[i];
-    uint8_t* to = &out.pixels[size_t(y * n)];
+    uint8_t* to = out.data() + y * n;
     for (int64_t i = 3; i < n - 3; ++i) to[i] = pixel::blend(pixel::smooth(sums[i - 3] + sums[i] + sums[i + 3] + 4 * here[i]), here[i], factor);
   }
 }
 
-void autocontrast(RgbImage& image) {
-  Histogram bins = histogram(image);
-  Table table;
-  for (size_t c = 0; c < 3; ++c) {
-    auto occupied = [](int32_t count) { return count > 0; };
-    auto low = std::find_if(bins[c].begin(), bins[c].end(), occupied) - bins[c].begin();
-    auto high = bins[c].rend() - std::find_if(bins[c].rbegin(), bins[c].rend(), occupied) - 1;
-    for (int v = 0; v < 256; ++v) table[c][size_t(v)] = pixel::autocontrast(v, int(low), int(high));
-  }
-  look_up(image, table);
+void autocontrast(Canvas& image) {
+  const Extremes e = loops.extremes(image);
+  LookUpRgb table;
+  for (size_t c = 0; c < 3; ++c) table[c] = table_of([&](int v) { return pixel::autocontrast(v, e.low[c], e.high[c]); });
+  look_up_rgb(image, table);
 }
 
 // A single occupied bin holds all pixels, so its step is 0 too.
-void equalize(RgbImage& image) {
-  Histogram bins = histogram(image);
-  Table table;
+void equalize(Canvas& image) {
+  const Histogram bins = histogram(image);
+  LookUpRgb table;
   for (size_t c = 0; c < 3; ++c) {
     int32_t last = *std::find_if(bins[c].rbegin(), bins[c].rend(), [](int32_t count) { return count > 0; });
     int32_t step = pixel::equalize_step(int32_t(image.h * image.w), last), below = 0;
@@ -222,122 +137,82 @@ void equalize(RgbImage& image) {
       below += bins[c][v];
     }
   }
-  look_up(image, table);
+  look_up_rgb(image, table);
 }
 
 // Geometry.
 
-void fill_pixel(uint8_t* to, const Rgb& fill) { to[0] = fill.r, to[1] = fill.g, to[2] = fill.b; }
+void fill_pixels(uint8_t* to, int64_t pixels, const Rgb& fill) {
+  for (int64_t i = 0; i < pixels; ++i, to += 3) to[0] = fill.r, to[1] = fill.g, to[2] = fill.b;
+}
 
-void turn_nearest(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
-  const FixedAffine& m = call.turn_nearest;
-  set_size(out, image.h, image.w);
-  uint8_t* to = out.pixels.data();
-  const uint8_t filler[3] = {call.fill.r, call.fill.g, call.fill.b};
+void shift_nearest(const Canvas& image, const PreparedOp& call, Canvas& out) {
+  const int64_t row_bytes = image.w * 3, n = call.op == PixelOp::translate_x ? image.w : image.h;
+  struct Part {  // outputs that come from the same distance away
+    Span2 to;
+    int64_t by;
+  };
+  const PixelShift& shift = call.shift;
+  std::array<Part, 2> parts{Part{{0, shift.carry}, shift.by}, Part{{shift.carry, n}, int64_t(shift.by) + 1}};
+  for (Part& part : parts) {  // ... and that come from inside
+    part.to.begin = std::clamp<int64_t>(-part.by, part.to.begin, part.to.end);
+    part.to.end = std::clamp<int64_t>(n - part.by, part.to.begin, part.to.end);
+  }
+  if (call.op == PixelOp::translate_y) {
+    fill_pixels(out.data(), image.pixels(), call.fill);
+    for (const auto& [to, by] : parts)
+      std::memcpy(out.data() + to.begin * row_bytes, image.data() + (to.begin + by) * row_bytes, size_t(to.size() * row_bytes));
+    return;
+  }
   for (int64_t y = 0; y < image.h; ++y) {
-    int32_t source_x = m.c + int32_t(y) * m.b, source_y = m.f + int32_t(y) * m.e;
-    for (int64_t x = 0; x < image.w; ++x, to += 3, source_x += m.a, source_y += m.d) {
-      uint32_t sx = uint32_t(source_x >> 16), sy = uint32_t(source_y >> 16);  // negative: larger than any side
-      bool inside = sx < uint32_t(image.w) && sy < uint32_t(image.h);
-      copy_pixel(to, inside ? &image.pixels[size_t((sy * image.w + sx) * 3)] : filler);
+    uint8_t* row = out.data() + y * row_bytes;
+    int64_t done = 0;
+    for (const auto& [to, by] : parts) {
+      if (to.size() == 0) continue;
+      fill_pixels(row + done * 3, to.begin - done, call.fill);
+      std::memcpy(row + to.begin * 3, image.data() + y * row_bytes + (to.begin + by) * 3, size_t(to.size() * 3));
+      done = to.end;
     }
+    fill_pixels(row + done * 3, image.w - done, call.fill);
   }
 }
 
-void turn(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
-  const auto h = int(image.h), w = int(image.w);
-  const pixel::Affine m = pixel::about_centre(call.turn, h, w);
-  set_size(out, image.h, image.w);
-  uint8_t* to = out.pixels.data();
-  for (int y = 0; y < h; ++y)
-    for (int x = 0; x < w; ++x, to += 3) {
-      const double from_x = m.x(x + 0.5, y + 0.5), from_y = m.y(x + 0.5, y + 0.5);
-      if (from_x < 0 || from_x >= w || from_y < 0 || from_y >= h) {
-        fill_pixel(to, call.fill);
-        continue;
-      }
-      const pixel::Between across(from_x), down(from_y);
-      for (int c = 0; c < 3; ++c) {
-        const pixel::Plane plane{image.pixels.data() + c, h, w};
-        to[c] = call.resample == Resample::bicubic ? pixel::cubic_at(plane, across, down) : pixel::linear_at(plane, across, down);
-      }
-    }
-}
-
-// Shears, and translations between pixels.
-void slide(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
-  const bool along_x = call.op == PixelOp::shear_x || call.op == PixelOp::translate_x;
-  const auto h = int(image.h), w = int(image.w), n = along_x ? w : h;
-  set_size(out, image.h, image.w);
-  uint8_t* to = out.pixels.data();
-  for (int y = 0; y < h; ++y)
-    for (int x = 0; x < w; ++x, to += 3) {
-      double from = along_x ? pixel::mapped_position(x, y, call.line) : pixel::mapped_position(y, x, call.line);
-      if (from < 0 || from >= n) {
-        fill_pixel(to, call.fill);
-        continue;
-      }
-      const uint8_t* line = image.pixels.data() + int64_t(along_x ? y * w : x) * 3;
-      const pixel::Between between(from);
-      for (int c = 0; c < 3; ++c) {
-        pixel::Line values{line + c, n, along_x ? 3 : 3 * w};
-        to[c] = pixel::truncated(call.resample == Resample::bicubic ? pixel::cubic_at(values, between) : pixel::linear_at(values, between));
-      }
-    }
-}
-
-void shift_nearest(const RgbImage& image, const PreparedOp& call, RgbImage& out) {
-  set_size(out, image.h, image.w);
-  const int64_t n = image.w * 3;
-  const bool along_x = call.op == PixelOp::translate_x;
-  auto source = [&](int64_t i, int64_t size) {  // -1: outside
-    int64_t from = i + call.shift.by + (i >= call.shift.carry);
-    return from < size ? std::max<int64_t>(from, -1) : -1;
-  };
-  for (int64_t y = 0; y < image.h; ++y) {
-    const int64_t row = along_x ? y : source(y, image.h);
-    uint8_t* to = &out.pixels[size_t(y * n)];
-    if (row >= 0 && !along_x) {
-      std::memcpy(to, &image.pixels[size_t(row * n)], size_t(n));
-      continue;
-    }
-    for (int64_t x = 0; x < image.w; ++x, to += 3)
-      if (int64_t from = row < 0 || !along_x ? -1 : source(x, image.w); from < 0)
-        fill_pixel(to, call.fill);
-      else
-        copy_pixel(to, &image.pixels[size_t(row * n + from * 3)]);
+// Operations without neighbours, as tables; `image` is asked for its mean only.
+template <class Mean>
+bool as_table(const PreparedOp& call, Mean&& mean, LookUp& table) {
+  switch (call.op) {
+    case PixelOp::brightness: table = table_of([&](int v) { return pixel::blend(0, v, call.factor); }); return true;
+    case PixelOp::contrast: table = table_of([&, grey = mean()](int v) { return pixel::blend(grey, v, call.factor); }); return true;
+    case PixelOp::invert: table = table_of([](int v) { return uint8_t(255 - v); }); return true;
+    case PixelOp::solarize: table = table_of([&](int v) { return pixel::solarize(v, call.level); }); return true;
+    case PixelOp::solarize_add: table = table_of([&](int v) { return pixel::solarize_add(v, call.level); }); return true;
+    case PixelOp::posterize: table = table_of([&](int v) { return pixel::posterize(v, call.level); }); return true;
+    default: return false;
   }
 }
 
 // The result is in `image`; `work.spare` holds whatever was left over.
-void apply(RgbImage& image, const PreparedOp& call, Workspace& work) {
+void apply(Canvas& image, const PreparedOp& call, Workspace& work) {
+  if (call.op == PixelOp::none) return;
+  if (LookUp table; as_table(
+          call, [&] { return mean_luma(image); }, table))
+    return loops.look_up(image, table);
+  if (call.op == PixelOp::color) return loops.color(image, call.factor);
+  if (call.op == PixelOp::autocontrast) return autocontrast(image);
+  if (call.op == PixelOp::equalize) return equalize(image);
   const bool nearest = call.resample == Resample::nearest;
-  switch (call.op) {
-    case PixelOp::none: return;
-    case PixelOp::brightness: return look_up(image, same_for_all([&](int v) { return pixel::blend(0, v, call.factor); }));
-    case PixelOp::contrast: {
-      int grey = mean_luma(image);
-      return look_up(image, same_for_all([&](int v) { return pixel::blend(grey, v, call.factor); }));
-    }
-    case PixelOp::color: return color(image, call.factor);
-    case PixelOp::autocontrast: return autocontrast(image);
-    case PixelOp::equalize: return equalize(image);
-    case PixelOp::invert: return look_up(image, same_for_all([](int v) { return uint8_t(255 - v); }));
-    case PixelOp::solarize: return look_up(image, same_for_all([&](int v) { return pixel::solarize(v, call.level); }));
-    case PixelOp::solarize_add: return look_up(image, same_for_all([&](int v) { return pixel::solarize_add(v, call.level); }));
-    case PixelOp::posterize: return look_up(image, same_for_all([&](int v) { return pixel::posterize(v, call.level); }));
-    case PixelOp::sharpness: sharpness(image, call.factor, work, work.spare); break;
-    case PixelOp::shear_x:
-    case PixelOp::shear_y: slide(image, call, work.spare); break;
-    case PixelOp::translate_x:
-    case PixelOp::translate_y: (nearest ? shift_nearest : slide)(image, call, work.spare); break;
-    case PixelOp::rotate: (nearest ? turn_nearest : turn)(image, call, work.spare); break;
-  }
+  work.spare.set_size(image.h, image.w);
+  if (call.op == PixelOp::sharpness)
+    sharpness(image, call.factor, work, work.spare);
+  else if (call.op == PixelOp::rotate)
+    (nearest ? loops.turn_nearest : loops.turn)(image, call, work.spare);
+  else
+    (nearest ? shift_nearest : loops.slide)(image, call, work.spare);
   std::swap(image, work.spare);
 }
 
-void cut_out(RgbImage& image, const PixelRect& hole) {
-  for (int64_t y = hole.top; y < hole.top + hole.height; ++y) std::fill_n(image.pixels.begin() + (y * image.w + hole.left) * 3, hole.width * 3, uint8_t(0));
+void cut_out(Canvas& image, const PixelRect& hole) {
+  for (int64_t y = hole.top; y < hole.top + hole.height; ++y) std::fill_n(image.data() + (y * image.w + hole.left) * 3, hole.width * 3, uint8_t(0));
 }
 
 // Preparation.
@@ -452,7 +327,7 @@ PreparedRecord prepare(const AugmentRecord& r, const AugmentShape& s) {
 
 void make_window(const uint8_t* image, int64_t h, int64_t w, const AugmentRecord& r, int64_t px, uint8_t* window) {
   check_window(r, h, w, kMaxHostSide);
-  make_window(image, w, r, px, px, workspace(), window);
+  make_window(image, h, w, r, px, px, workspace(), window);
 }
 
 AugmentRecord whole_window(const AugmentRecord& r, int64_t image, int64_t px) {
@@ -479,16 +354,20 @@ std::string to_string(PixelOp op) {
 void apply_op(RgbImage& image, const OpCall& call) {
   KD_CHECK(image.h > 0 && image.w > 0 && image.h <= kMaxSide && image.w <= kMaxSide && int64_t(image.pixels.size()) == image.h * image.w * 3,
            "{}: image of {}x{} with {} bytes", to_string(call.op), image.h, image.w, image.pixels.size());
-  apply(image, prepare(call, image.h, image.w), workspace());
+  const PreparedOp prepared = prepare(call, image.h, image.w);
+  Workspace& work = workspace();
+  work.image.set_size(image.h, image.w);
+  std::copy(image.pixels.begin(), image.pixels.end(), work.image.data());
+  apply(work.image, prepared, work);
+  std::copy_n(work.image.data(), image.pixels.size(), image.pixels.begin());
 }
 
 RgbImage crop_resize(const RgbImage& image, const PixelRect& crop, int64_t height, int64_t width, Resample resample) {
   KD_CHECK(inside(crop, image.h, image.w) && crop.height > 0 && crop.width > 0, "crop of {}x{} at ({}, {}) in an image of {}x{}", crop.height, crop.width,
            crop.top, crop.left, image.h, image.w);
-  RgbImage out;
-  set_size(out, height, width);
+  RgbImage out{.h = height, .w = width, .pixels = std::vector<uint8_t>(size_t(height * width * 3))};
   AugmentRecord record{.crop = crop, .resized_height = int32_t(height), .resized_width = int32_t(width), .resample = resample};
-  make_window(image.pixels.data(), image.w, record, height, width, workspace(), out.pixels.data());
+  make_window(image.pixels.data(), image.h, image.w, record, height, width, workspace(), out.pixels.data());
   return out;
 }
 
@@ -502,26 +381,33 @@ void augment_records(Stream, const AugmentRecordsArgs& args) {
     parallel_for(args.batch, [&](int64_t i) {
       const PreparedRecord& record = args.records[i];
       Workspace& work = workspace();
-      set_size(work.image, shape.px, shape.px);
-      make_window(args.images + record.image * shape.h * shape.w * 3, shape.w, record, shape.px, shape.px, work, work.image.pixels.data());
+      work.image.set_size(shape.px, shape.px);
+      make_window(args.images + record.image * shape.h * shape.w * 3, shape.h, shape.w, record, shape.px, shape.px, work, work.image.data());
       for (const PreparedOp& call : record.ops) apply(work.image, call, work);
       cut_out(work.image, record.cutout);
-      write(i, work.image.pixels.data());
+      write(i, work.image);
     });
   };
   if (args.type == DType::u8) {
     auto* out = static_cast<uint8_t*>(args.out);
-    return for_each_view([&](int64_t i, const uint8_t* view) { std::memcpy(out + i * view_values, view, size_t(view_values)); });
+    return for_each_view([&](int64_t i, const Canvas& view) { std::memcpy(out + i * view_values, view.data(), size_t(view_values)); });
+  }
+  Normalisation normalisation(args.mean, args.std);
+  if (args.type == DType::f32 && args.channels == 3) {
+    normalisation.computed = loops.computes(normalisation);
+    auto* out = static_cast<float*>(args.out);
+    return for_each_view([&](int64_t i, const Canvas& view) { loops.normalise(view, normalisation, out + i * view_values); });
   }
   with_float_type(args.type, [&](auto zero) {
     using T = decltype(zero);
     std::array<std::array<T, 256>, 3> table;  // [channel][value]
     for (size_t c = 0; c < 3; ++c)
-      for (size_t v = 0; v < 256; ++v) table[c][v] = T(pixel::normalised(int(v), args.mean[c], args.std[c]));
-    for_each_view([&](int64_t i, const uint8_t* view) {
+      for (size_t v = 0; v < 256; ++v) table[c][v] = T(normalisation.table[c][v]);
+    for_each_view([&](int64_t i, const Canvas& view) {
       T* out = static_cast<T*>(args.out) + i * shape.px * shape.px * args.channels;
-      for (int64_t p = 0; p < view_values; p += 3, out += args.channels) {
-        for (size_t c = 0; c < 3; ++c) out[c] = table[c][view[p + int64_t(c)]];
+      const uint8_t* p = view.data();
+      for (const uint8_t* end = p + view_values; p != end; p += 3, out += args.channels) {
+        for (size_t c = 0; c < 3; ++c) out[c] = table[c][p[c]];
         for (int64_t c = 3; c < args.channels; ++c) out[c] = T(0.f);
       }
     });

@@ -1,0 +1,177 @@
+#include "kernels/augment/augment_loops.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kd {
+
+ResizeTable::ResizeTable(int64_t n_in, int64_t n_out, bool cubic) {
+  std::vector<double> row;
+  for (int64_t i = 0; i < n_out; ++i) stride = std::max<int64_t>(stride, pixel::resize_taps(int(i), int(n_in), int(n_out), cubic).count);
+  stride = (stride + 3) / 4 * 4;
+  weights.resize(size_t(n_out * stride));
+  halves.resize(size_t(2 * n_out * stride));
+  for (int64_t i = 0; i < n_out; ++i) {
+    pixel::ResizeTaps taps = pixel::resize_taps(int(i), int(n_in), int(n_out), cubic);
+    first.push_back(taps.first), count.push_back(taps.count);
+    row.clear();
+    double sum = 0;
+    for (int tap = 0; tap < taps.count; ++tap) sum += row.emplace_back(taps.weight(tap, cubic));
+    for (int tap = 0; tap < taps.count; ++tap) {
+      const int32_t weight = pixel::quantize_weight(sum != 0 ? row[size_t(tap)] / sum : row[size_t(tap)]);
+      weights[size_t(i * stride + tap)] = weight;
+      int16_t* half = &halves[size_t(2 * (i * stride + tap / 4 * 4) + tap % 4)];
+      half[0] = int16_t(weight >> kHalfBits), half[4] = int16_t(weight & ((1 << kHalfBits) - 1));
+    }
+  }
+}
+
+Normalisation::Normalisation(const std::array<float, 3>& channel_means, const std::array<float, 3>& channel_stds) : mean(channel_means), std(channel_stds) {
+  for (size_t c = 0; c < 3; ++c)
+    for (size_t v = 0; v < 256; ++v) table[c][v] = pixel::normalised(int(v), mean[c], std[c]);
+}
+
+namespace {
+
+void copy_pixel(uint8_t* to, const uint8_t* from) { to[0] = from[0], to[1] = from[1], to[2] = from[2]; }
+void fill_pixel(uint8_t* to, const Rgb& fill) { to[0] = fill.r, to[1] = fill.g, to[2] = fill.b; }
+
+void resize_across(const uint8_t* in, int64_t in_stride, int64_t rows, int64_t, const uint8_t*, const ResizeTable& table, Span2 columns, bool flip,
+                   uint8_t* out, int64_t out_stride) {
+  for (int64_t y = 0; y < rows; ++y)
+    for (int64_t x = columns.begin; x < columns.end; ++x) {
+      int32_t sum[3] = {1 << (pixel::kWeightBits - 1), 1 << (pixel::kWeightBits - 1), 1 << (pixel::kWeightBits - 1)};
+      const uint8_t* p = in + y * in_stride + int64_t(table.first[size_t(x)]) * 3;
+      const int32_t* weight = &table.weights[size_t(x * table.stride)];
+      for (int32_t tap = 0; tap < table.count[size_t(x)]; ++tap, p += 3)
+        for (int c = 0; c < 3; ++c) sum[c] += weight[tap] * p[c];
+      uint8_t* to = out + y * out_stride + (flip ? columns.end - 1 - x : x - columns.begin) * 3;
+      for (int c = 0; c < 3; ++c) to[c] = pixel::clip8(sum[c] >> pixel::kWeightBits);
+    }
+}
+
+void resize_down(const uint8_t* in, int64_t n, const ResizeTable& table, int64_t at, uint8_t* out) {
+  constexpr int64_t kBlock = 64;  // a block of sums stays in registers or L1
+  const int32_t *weight = &table.weights[size_t(at * table.stride)], count = table.count[size_t(at)];
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    int64_t size = std::min(kBlock, n - begin);
+    int32_t sum[kBlock];
+    std::fill_n(sum, kBlock, 1 << (pixel::kWeightBits - 1));
+    for (int32_t tap = 0; tap < count; ++tap) {
+      const uint8_t* row = in + tap * n + begin;
+      if (size == kBlock)
+        for (int64_t i = 0; i < kBlock; ++i) sum[i] += weight[tap] * row[i];
+      else
+        for (int64_t i = 0; i < size; ++i) sum[i] += weight[tap] * row[i];
+    }
+    for (int64_t i = 0; i < size; ++i) out[begin + i] = pixel::clip8(sum[i] >> pixel::kWeightBits);
+  }
+}
+
+void mirror(const uint8_t* in, int64_t pixels, uint8_t* out) {
+  for (int64_t x = 0; x < pixels; ++x) copy_pixel(out + (pixels - 1 - x) * 3, in + x * 3);
+}
+
+void look_up(Canvas& image, const LookUp& table) {
+  for (uint8_t *p = image.data(), *end = p + image.pixels() * 3; p != end; ++p) *p = table[*p];
+}
+
+void color(Canvas& image, float factor) {
+  uint8_t* p = image.data();
+  for (int64_t i = 0, n = image.pixels(); i < n; ++i, p += 3) {
+    int grey = pixel::luma(p[0], p[1], p[2]);
+    for (int c = 0; c < 3; ++c) p[c] = pixel::blend(grey, p[c], factor);
+  }
+}
+
+int64_t luma_sum(const Canvas& image) {
+  int64_t sum = 0;
+  const uint8_t* p = image.data();
+  for (int64_t i = 0, n = image.pixels(); i < n; ++i, p += 3) sum += pixel::luma(p[0], p[1], p[2]);
+  return sum;
+}
+
+Extremes extremes(const Canvas& image) {
+  Extremes e{.low = {255, 255, 255}, .high = {0, 0, 0}};
+  const uint8_t* p = image.data();
+  for (int64_t i = 0, n = image.pixels(); i < n; ++i, p += 3)
+    for (int c = 0; c < 3; ++c) e.low[c] = std::min(e.low[c], p[c]), e.high[c] = std::max(e.high[c], p[c]);
+  return e;
+}
+
+void turn_nearest(const Canvas& image, const PreparedOp& call, Canvas& out) {
+  const FixedAffine& m = call.turn_nearest;
+  uint8_t* to = out.data();
+  const uint8_t filler[3] = {call.fill.r, call.fill.g, call.fill.b};
+  for (int64_t y = 0; y < image.h; ++y) {
+    int32_t source_x = m.c + int32_t(y) * m.b, source_y = m.f + int32_t(y) * m.e;
+    for (int64_t x = 0; x < image.w; ++x, to += 3, source_x += m.a, source_y += m.d) {
+      uint32_t sx = uint32_t(source_x >> 16), sy = uint32_t(source_y >> 16);  // negative: larger than any side
+      bool inside = sx < uint32_t(image.w) && sy < uint32_t(image.h);
+      copy_pixel(to, inside ? image.data() + (sy * image.w + sx) * 3 : filler);
+    }
+  }
+}
+
+void turn(const Canvas& image, const PreparedOp& call, Canvas& out) {
+  const auto h = int(image.h), w = int(image.w);
+  const pixel::Affine m = pixel::about_centre(call.turn, h, w);
+  uint8_t* to = out.data();
+  for (int y = 0; y < h; ++y)
+    for (int x = 0; x < w; ++x, to += 3) {
+      const double from_x = m.x(x + 0.5, y + 0.5), from_y = m.y(x + 0.5, y + 0.5);
+      if (from_x < 0 || from_x >= w || from_y < 0 || from_y >= h) {
+        fill_pixel(to, call.fill);
+        continue;
+      }
+      const pixel::Between across(from_x), down(from_y);
+      for (int c = 0; c < 3; ++c) {
+        const pixel::Plane plane{image.data() + c, h, w};
+        to[c] = call.resample == Resample::bicubic ? pixel::cubic_at(plane, across, down) : pixel::linear_at(plane, across, down);
+      }
+    }
+}
+
+void slide(const Canvas& image, const PreparedOp& call, Canvas& out) {
+  const bool along_x = call.op == PixelOp::shear_x || call.op == PixelOp::translate_x;
+  const auto h = int(image.h), w = int(image.w), n = along_x ? w : h;
+  uint8_t* to = out.data();
+  for (int y = 0; y < h; ++y)
+    for (int x = 0; x < w; ++x, to += 3) {
+      double from = along_x ? pixel::mapped_position(x, y, call.line) : pixel::mapped_position(y, x, call.line);
+      if (from < 0 || from >= n) {
+        fill_pixel(to, call.fill);
+        continue;
+      }
+      const uint8_t* line = image.data() + int64_t(along_x ? y * w : x) * 3;
+      const pixel::Between between(from);
+      for (int c = 0; c < 3; ++c) {
+        pixel::Line values{line + c, n, along_x ? 3 : 3 * w};
+        to[c] = pixel::truncated(call.resample == Resample::bicubic ? pixel::cubic_at(values, between) : pixel::linear_at(values, between));
+      }
+    }
+}
+
+bool computes(const Normalisation&) { return false; }
+void normalise(const Canvas& image, const Normalisation& normalisation, float* out) {
+  const uint8_t* p = image.data();
+  for (int64_t i = 0, n = image.pixels(); i < n; ++i, p += 3, out += 3)
+    for (size_t c = 0; c < 3; ++c) out[c] = normalisation.table[c][p[c]];
+}
+
+}  // namespace
+
+const AugmentLoops& plain_loops() {
+  static constexpr AugmentLoops loops{resize_across, resize_down, mirror, look_up, color, luma_sum, extremes, turn_nearest, turn, slide, computes, normalise};
+  return loops;
+}
+
+const AugmentLoops& augment_loops() {
+#if defined(KD_AUGMENT_AVX2)
+  return avx2_loops();
+#else
+  return plain_loops();
+#endif
+}
+
+}  // namespace kd
