@@ -180,6 +180,11 @@ KD_INLINE void copy(const From* from, int64_t n, To* to) {
 template <class From, class To>
 void gather(const Pass& pass, const From* x, const Position& at, int64_t begin, int64_t end, To* to) {
   const int64_t row = pass.s * pass.c;
+  if (begin == 0 && end == pass.r * row && at.h >= 0 && at.h + pass.r <= pass.h && at.w >= 0 && at.w + pass.s <= pass.w) {
+    const From* from = x + at.image + (at.h * pass.w + at.w) * pass.c;
+    for (int64_t i = 0; i < pass.r; ++i) copy(from + i * pass.w * pass.c, row, to + i * row);
+    return;
+  }
   const int64_t inside = std::max<int64_t>(0, -at.w) * pass.c, outside = std::min(pass.s, pass.w - at.w) * pass.c;
   for (int64_t i = begin / row; begin < end; ++i) {
     const int64_t first = begin - i * row, last = std::min(end - i * row, row), h = at.h + i;
@@ -325,11 +330,17 @@ void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed
 
 void dgrad(const Kernels& kernels, const ConvDgradArgs& args, const void* packed) {
   const ConvProblem problem{ConvOp::dgrad, args.shape, args.type};
+  const auto passes = passes_of(kernels, problem);
+  const auto no_taps = [](const Pass& pass) { return pass.window() == 0; };
+  // Classes that no tap reaches are zeros; written pixel by pixel they would cost more than the others.
+  if (args.accumulate == Accumulate::no && std::any_of(passes.begin(), passes.end(), no_taps))
+    parallel_ranges(args.shape.n * args.shape.h * args.shape.w * args.shape.c * size_of(args.type),
+                    [&](int64_t begin, int64_t end) { std::memset(static_cast<std::byte*>(args.dx) + begin, 0, size_t(end - begin)); });
   const Output out{args.dx, args.accumulate == Accumulate::yes ? args.dx : nullptr, nullptr, false};
   with_element(kernels, args.type, [&](auto t, auto element) {
     using T = decltype(t);
-    for (const Pass& pass : passes_of(kernels, problem))
-      run<T, decltype(element)>(kernels, pass, static_cast<const T*>(args.dy), static_cast<const Word*>(packed), out);
+    for (const Pass& pass : passes)
+      if (!no_taps(pass)) run<T, decltype(element)>(kernels, pass, static_cast<const T*>(args.dy), static_cast<const Word*>(packed), out);
   });
 }
 
@@ -337,20 +348,20 @@ void dgrad(const Kernels& kernels, const ConvDgradArgs& args, const void* packed
 // ("parts") whose sums are added at the end.
 template <class T, class Element>
 void wgrad_typed(const Kernels& kernels, const ConvWgradArgs& args) {
-  constexpr int64_t kLongest = 256;                // steps of a block
-  constexpr int64_t kChunkT = 384, kChunkK = 256;  // sums of a chunk, 384 KB, stay in the second-level cache
+  const int64_t longest = kernels.adjacent ? 128 : 256;  // steps of a block. Its windows, dy and sums share the second-level cache; tiles want longer runs
+  constexpr int64_t kChunkT = 384, kChunkK = 256;        // sums of a chunk, 384 KB, stay in the second-level cache
   const ConvShape& s = args.shape;
   const Pass pass = passes_of(kernels, {ConvOp::wgrad, s, args.type})[0];
   const int64_t word = kernels.word, tile = kernels.tile_cols, window = pass.window(), positions = pass.positions();
   const int64_t tiles = ceil_div(window, tile), t_chunks = ceil_div(tiles * tile, kChunkT), k_chunks = ceil_div(s.k, kChunkK);
-  const int64_t block = kLongest * word, blocks = ceil_div(positions, block);
-  const int64_t parts = std::clamp<int64_t>(32 / (t_chunks * k_chunks), 1, std::max<int64_t>(blocks, 1));
+  const int64_t block = longest * word, blocks = ceil_div(positions, block);
+  const int64_t parts = std::clamp<int64_t>(32 / (t_chunks * k_chunks), 1, std::max<int64_t>(blocks / 4, 1));
   const int64_t sums_row = tiles * tile, sums_rows = round_up(s.k, 32), sums_size = sums_rows * sums_row;
 
   // Per thread: the windows [step][t], dy [step][k] (transposed: [k][step]), a pair of rows before it is interleaved.
   const int64_t chunk_t = ceil_div(tiles, t_chunks) * tile, chunk_k = std::min(sums_rows, kChunkK);
-  const int64_t b_line = odd_lines(chunk_t), a_line = odd_lines(chunk_k), turned_line = odd_lines(kLongest);
-  const int64_t b_words = kLongest * b_line, a_words = kLongest * a_line, turned_words = kernels.adjacent ? 0 : chunk_k * turned_line;
+  const int64_t b_line = odd_lines(chunk_t), a_line = odd_lines(chunk_k), turned_line = odd_lines(longest);
+  const int64_t b_words = longest * b_line, a_words = longest * a_line, turned_words = kernels.adjacent ? 0 : chunk_k * turned_line;
   const int64_t pair_line = std::max(b_line, a_line), per_thread = b_words + a_words + turned_words + 2 * pair_line;
   const int64_t items = t_chunks * k_chunks * parts;
   const int threads = int(std::min<int64_t>(omp_get_max_threads(), items));
@@ -419,12 +430,12 @@ void wgrad_typed(const Kernels& kernels, const ConvWgradArgs& args) {
     auto* dw = static_cast<W*>(args.dw);
     const bool adds = args.accumulate == Accumulate::yes;
     parallel_for(s.k, [&](int64_t k) {
-      const float* sums = all_sums + k * sums_row;
+      float* sums = all_sums + k * sums_row;
+      for (int64_t part = 1; part < parts; ++part)
+        for (int64_t t = 0; t < window; ++t) sums[t] += sums[part * sums_size + t];
       for (int64_t t = 0; t < window; ++t) {
-        float sum = sums[t];
-        for (int64_t part = 1; part < parts; ++part) sum += sums[part * sums_size + t];
         W& to = dw[k * window + t];
-        to = W(adds ? float(to) + sum : sum);
+        to = W(adds ? float(to) + sums[t] : sums[t]);
       }
     });
   });

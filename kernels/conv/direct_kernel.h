@@ -12,6 +12,7 @@
 namespace kd::cpu::direct {
 
 using Word = uint32_t;
+constexpr int64_t kSmallWords = 32768;
 
 // What becomes of finished sums: y = relu(sum + z + bias). z may be y.
 struct Finish {
@@ -112,13 +113,18 @@ KD_INLINE void register_tile_of(int64_t rows, const Block& t, int64_t row, int64
   }
 }
 
-// Columns outside: one panel of b stays in the first-level cache for all rows. Rows are shared evenly, so that no tile is nearly empty.
+// Columns outside: one panel of b stays in the first-level cache for all rows. Where all of b is small it is read again for each few rows instead, so that
+// y is written in whole rows, which the prefetcher follows (a 1x1 filter from 64 to 256 channels: 1.5 times faster).
+// Rows are shared evenly, so that no tile is nearly empty.
 template <class Arithmetic, bool kAdjacent, class T>
 void multiply(const Block& t) {
   constexpr int kCols = 2 * Arithmetic::Lanes::kLanes;
-  const int64_t parts = (t.rows + Arithmetic::kRows - 1) / Arithmetic::kRows;
-  for (int64_t panel = 0; panel * kCols < t.cols; ++panel)
-    for (int64_t part = 0; part < parts; ++part) {
+  const int64_t parts = (t.rows + Arithmetic::kRows - 1) / Arithmetic::kRows, panels = (t.cols + kCols - 1) / kCols;
+  const bool rows_outside = t.finish && t.steps * panels * kCols <= kSmallWords;
+  const int64_t outer = rows_outside ? parts : panels, inner = rows_outside ? panels : parts;
+  for (int64_t i = 0; i < outer; ++i)
+    for (int64_t j = 0; j < inner; ++j) {
+      const int64_t part = rows_outside ? i : j, panel = rows_outside ? j : i;
       const int64_t row = t.rows * part / parts, end = t.rows * (part + 1) / parts;
       register_tile_of<Arithmetic, Arithmetic::kRows, kAdjacent, T>(end - row, t, row, panel);
     }
