@@ -31,12 +31,13 @@ struct OutputArgs {
 struct Kernels {
   int64_t rows, width;  // of the product's microkernel: tiles, output channels
   // By storage type: [0] f32, [1] bf16.
-  void (*input[2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                      // B^T d B; zeros: c elements
-  void (*gradient[2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                  // A dy A^T
-  void (*output[2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);  // A^T m A and the epilogue
-  void (*pack[2])(const void* w, int64_t k, int64_t c, bool dgrad, int64_t out, int64_t width, float* u);   // G g G^T of one block of output channels
-  void (*finish[2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);               // G^T dU G of one 16x16 block
-  void (*multiply)(const TileBlock& v, int64_t position, int64_t channels, const float* u, int64_t width, const TileBlock& m);
+  void (*input[2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                                        // B^T d B; zeros: c elements
+  void (*gradient[2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                                    // A dy A^T
+  void (*output[2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);                    // A^T m A and the epilogue
+  void (*pack[2])(const void* w, int64_t c, bool dgrad, int64_t in, int64_t in_count, int64_t out, int64_t width, float* u);  // G g G^T
+  void (*finish[2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);                                 // G^T dU G of one 16x16 block
+  // M (=|+=) V U of one position, for input channels [in, in + in_count); u holds those channels only.
+  void (*multiply)(const TileBlock& v, int64_t position, int64_t in, int64_t in_count, const float* u, int64_t width, const TileBlock& m, bool add);
   // dU (=|+=) sum over the tiles of one position, for blocks of 16 x 16 channels: du of block (o, i) is du + (o*du_stride + i)*kDuBlock.
   void (*accumulate)(const TileBlock& x, const TileBlock& dy, int64_t position, int64_t in, int64_t in_blocks, int64_t out, int64_t out_blocks, float* du,
                      int64_t du_stride, bool add);
