@@ -88,7 +88,7 @@ struct Stages {
   static void multiply_position(const TileBlock& v, int64_t position, int64_t in, int64_t in_count, const float* u, const TileBlock& m, bool add) {
     const float* from = v.data + position * v.position + in * v.capacity;
     float* to = m.data + position * m.position;
-    // Groups of nearly equal size: 128 tiles as 16 of 6 and 6 of... rather than 21 of 6 and a slow one of 2.
+    // Groups of nearly equal size: 64 tiles are 9 of 6 and 2 of 5, not 10 of 6 and one of 4 that cannot fill the pipelines.
     const int64_t groups = (v.tiles + kRows - 1) / kRows;
     for (int64_t g = 0, t = 0; g < groups; ++g) {
       const int64_t rows = (v.tiles - t + groups - g - 1) / (groups - g);
