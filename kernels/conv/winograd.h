@@ -23,17 +23,17 @@
 //   fprop, dgrad   72 tiles at a time: B^T d B of all input channels to V; then, for each 16 (AVX-512: 32) output channels, 36 products to M, and A^T m A with
 //                  bias, residual and ReLU to y. Microkernel 6 tiles x 16 channels in 12 registers (14 x 32 in 28). Under at most 144 tiles a filter
 //                  whose U would exceed 16 MB is never stored: its U is made, 128 input channels at a time (300 KB), where it is used.
-//   wgrad          64 tiles (128 from 129 channels on) at a time: both transforms, by tiles; then products of 16 x 16 channels, 6+5+5 (8+8) rows x 16 (32)
+//   wgrad          64 tiles (128 where c + k > 256) at a time: both transforms, by tiles; then products of 16 x 16 channels, 6+5+5 (8+8) rows x 16 (32)
 //                  columns in registers over all tiles. If these are all the tiles, 32 x 32 channels of dU go to dw from cache; else dU is kept.
 //   Positions lie a multiple of 4 KB plus one cache line apart: at plain powers of two the 36 stores of a transform share 8 cache lines.
 //
 // Measured: 1 thread, AMD EPYC (Zen 3: 512 KB L2), AVX2, register-only FMA 129 GF/s, on a machine that was busy with other work: the fastest of many runs,
 // timed by the thread's own clock and interleaved with oneDNN 2.6.3's direct kernels; GF/s of the direct convolution's flops, packing included, f32.
 //   layer            64@32 b128        128@16     256@8     512@4     64@56 b16    128@28   256@14    512@7
-//   fprop / oneDNN   166 / 61          238 / 65   218 / 56  331* / 52 220 / 68     255 / 64 188 / 66  237* / 48
-//   dgrad / oneDNN   170 / 71          245 / 86   263 / 78  332* / 62 207 / 68     256 / 81 192 / 87  291* / 59
+//   fprop / oneDNN   166 / 61          238 / 65   218 / 56  333* / 52 220 / 68     255 / 64 188 / 66  289* / 48
+//   dgrad / oneDNN   170 / 71          245 / 86   263 / 78  363* / 62 207 / 68     256 / 81 192 / 87  291* / 59
 //   wgrad / oneDNN   153 / 48          209 / 48   236 / 46  253 / 30  193 / 38     217 / 47 187 / 51  141 / 36
-//   * the fastest of three later runs while the machine was quieter, not interleaved with oneDNN; an earlier form of these took 40 to 66 ms at 512@4.
+//   * a later form of the code, the faster of two runs while the machine was quieter, not interleaved with oneDNN: do not compare with the other columns.
 // Shares of the time, input transform / products / output transform: 64@32 23 / 63 / 14 % for fprop, 256@8 6-10 / 88 / 1-6, 512@4 1 / 85 / 1 and 13 for the
 // filter; wgrad with 256@8 20 / 64 / 16 (of dy), 512@4 2 / 94 / 2 and 3 for G^T dU G.
 // Chosen by: tiles 24, 48, 72, 96, 128 gave fprop 195, 207, 266, 200, 225 at 128@16 and 187, 212, 249, 213, 121 at 512@4; two output groups per pass over V
