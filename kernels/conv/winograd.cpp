@@ -55,8 +55,10 @@ Tiling tiling(int64_t h, int64_t w, int64_t c, int64_t pad, int64_t p, int64_t q
 constexpr int64_t kForwardTiles = 72;
 int64_t forward_group(int64_t in) { return in <= 64 ? 2 : 1; }
 
-// One block of tiles under a large filter: transforming the filter where it is used costs less than writing it, four times its size, to memory.
-bool transforms_in_place(int64_t in, int64_t out, int64_t tiles) { return tiles <= kForwardTiles && 144 * in * out > (int64_t(16) << 20); }
+// Few tiles under a large filter: transforming the filter where it is used, a cache's worth of input channels at a time, costs less than writing it, four
+// times its size, to memory and reading that back for every block of tiles.
+constexpr int64_t kChunk = 128;
+bool transforms_in_place(int64_t in, int64_t out, int64_t tiles) { return tiles <= 2 * kForwardTiles && 144 * in * out > (int64_t(16) << 20); }
 
 struct Forward {
   Tiling from, to;
@@ -66,11 +68,6 @@ struct Forward {
   bool dgrad;
   winograd::OutputArgs out;
 };
-
-// U of the output channels from `o` on, as many as the microkernel is wide.
-void pack_block(const Kernels& kernels, const void* w, DType type, bool dgrad, int64_t in, int64_t out, int64_t o, float* u) {
-  kernels.pack[index_of(type)](w, dgrad ? in : out, dgrad ? out : in, dgrad, o, std::min(kernels.width, out - o), u);
-}
 
 int64_t tiles_of(int64_t n, const Tiling& s) { return n * s.tiles_h * s.tiles_w; }
 
@@ -84,10 +81,11 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   // Otherwise every thread has blocks of its own and nobody waits.
   const bool together = blocks < 4 * threads || in * out > 128 * 128;
 
-  const int64_t v_floats = 36 * position_floats(capacity, in), m_floats = 36 * position_floats(capacity, width), u_floats = filter_block_floats(in, width);
+  const int64_t v_floats = 36 * position_floats(capacity, in), m_floats = 36 * position_floats(capacity, width), u_floats = filter_block_floats(in, width),
+                chunk_floats = filter_block_floats(std::min(in, kChunk), width);
   Scratch scratch;
   const int64_t zeros = scratch.floats(in), v = scratch.floats(v_floats * (together ? 1 : threads)), m = scratch.floats(m_floats * group * threads),
-                u = scratch.floats(in_place ? u_floats * group * threads : 0);
+                u = scratch.floats(in_place ? chunk_floats * threads : 0);
   scratch.allocate();
   std::memset(scratch.at(zeros), 0, size_t(in) * 4);
   const auto tile_block = [&](float* data, int64_t floats, int64_t block) {
@@ -99,17 +97,29 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
     to.tiles = std::min(to.tiles, end) - begin;
     kernels.input[index_of(f.type)](f.from, f.x, scratch.at(zeros), to);
   };
-  // Output channels of group g for one block of tiles; `filter` is the group's part.
-  const auto output = [&](const TileBlock& from, int64_t g, const float* filter) {
+  // Output channels of group g for one block of tiles.
+  const auto output = [&](const TileBlock& from, int64_t g) {
     const int64_t begin = g * group * width, end = std::min(out, begin + group * width);
     const auto products = [&](int64_t o) {
       return TileBlock{scratch.at(m) + (omp_get_thread_num() * group + (o - begin) / width) * m_floats, m_floats / 36, capacity, from.first, from.tiles};
     };
-    for (int64_t p = 0; p < 36; ++p)
-      for (int64_t o = begin; o < end; o += width) {
-        const int64_t columns = std::min(width, out - o);
-        kernels.multiply(from, p, in, filter + (o - begin) / width * u_floats + p * winograd::filter_position(in, columns), columns, products(o));
-      }
+    if (in_place) {
+      float* filter = scratch.at(u) + omp_get_thread_num() * chunk_floats;
+      for (int64_t o = begin; o < end; o += width)
+        for (int64_t c = 0; c < in; c += kChunk) {
+          const int64_t channels = std::min(kChunk, in - c), columns = std::min(width, out - o);
+          kernels.pack[index_of(f.filter_type)](f.filter, f.dgrad ? out : in, f.dgrad, c, channels, o, columns, filter);
+          for (int64_t p = 0; p < 36; ++p)
+            kernels.multiply(from, p, c, channels, filter + p * winograd::filter_position(channels, columns), columns, products(o), c > 0);
+        }
+    } else {
+      const float* filter = static_cast<const float*>(f.filter) + begin / width * u_floats;
+      for (int64_t p = 0; p < 36; ++p)
+        for (int64_t o = begin; o < end; o += width) {
+          const int64_t columns = std::min(width, out - o);
+          kernels.multiply(from, p, 0, in, filter + (o - begin) / width * u_floats + p * winograd::filter_position(in, columns), columns, products(o), false);
+        }
+    }
     for (int64_t o = begin; o < end; o += width) kernels.output[index_of(f.type)](f.to, products(o), o, std::min(width, out - o), f.out);
   };
 
@@ -120,23 +130,14 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
 #pragma omp for schedule(static)
       for (int64_t t = 0; t < here.tiles; t += 2) input(here, t, t + 2);
 #pragma omp for schedule(static)
-      for (int64_t g = 0; g < groups; ++g) {
-        if (in_place) {
-          float* filter = scratch.at(u) + omp_get_thread_num() * group * u_floats;
-          for (int64_t i = 0, o = g * group * width; i < group && o < out; ++i, o += width)
-            pack_block(kernels, f.filter, f.filter_type, f.dgrad, in, out, o, filter + i * u_floats);
-          output(here, g, filter);
-        } else {
-          output(here, g, static_cast<const float*>(f.filter) + g * group * u_floats);
-        }
-      }
+      for (int64_t g = 0; g < groups; ++g) output(here, g);
     }
   } else {
 #pragma omp for schedule(static)
     for (int64_t block = 0; block < blocks; ++block) {
       const TileBlock here = tile_block(scratch.at(v) + omp_get_thread_num() * v_floats, v_floats, block);
       input(here, 0, here.tiles);
-      for (int64_t g = 0; g < groups; ++g) output(here, g, static_cast<const float*>(f.filter) + g * group * u_floats);
+      for (int64_t g = 0; g < groups; ++g) output(here, g);
     }
   }
 }
@@ -162,7 +163,8 @@ void pack(const Kernels& kernels, const ConvProblem& problem, const void* w, DTy
   const int64_t in = source_of(problem.shape, problem.op).c, out = target_of(problem.shape, problem.op).c, width = kernels.width;
 #pragma omp parallel for schedule(static)
   for (int64_t o = 0; o < out; o += width)
-    pack_block(kernels, w, filter_type, dgrad, in, out, o, static_cast<float*>(packed) + o / width * filter_block_floats(in, width));
+    kernels.pack[index_of(filter_type)](w, problem.shape.c, dgrad, 0, in, o, std::min(width, out - o),
+                                        static_cast<float*>(packed) + o / width * filter_block_floats(in, width));
 }
 
 void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed) {

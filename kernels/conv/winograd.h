@@ -1,7 +1,49 @@
-// winograd: (contract below)
-//   V   [36][channels/16][capacity][16]          transformed tiles; one position is `position` floats
-//   U   [out/width][36 of filter_position][in][width]  transformed filter; the last block of `width` output channels may be 16 wide
-//   M   [36][capacity][width]                    products of one block of output channels; one position is `position` floats
+// winograd: 3x3 convolutions of stride 1 by Winograd's F(4x4,3x3), in f32 arithmetic, NHWC, storage f32 or bf16.
+//   fprop  Y  = A^T [ sum_c (G g G^T) .* (B^T d B) ] A   d: 6x6 pixels of one input channel, Y: 4x4 outputs, g: the 3x3 filter
+//   dgrad  the same with dy for x, filters turned by 180 degrees and transposed (k <-> c), padding 2 - pad
+//   wgrad  dw = G^T [ sum_tiles (A dy A^T) .* (B^T d B) ] G
+//
+//         | 4  0 -5  0  1  0 |        |  1/4    0    0  |
+//         | 0 -4 -4  1  1  0 |        | -1/6  -1/6 -1/6 |         | 1  1  1  1  1  0 |
+//   B^T = | 0  4 -4 -1  1  0 |    G = | -1/6   1/6 -1/6 |   A^T = | 0  1 -1  2 -2  0 |
+//         | 0 -2 -1  2  1  0 |        |  1/24  1/12 1/6 |         | 0  1  1  4  4  0 |
+//         | 0  2 -1 -2  1  0 |        |  1/24 -1/12 1/6 |         | 0  1 -1  8 -8  1 |
+//         | 0  4  0 -5  0  1 |        |   0     0    1  |
+//
+// offers  r = s = 3, stride 1, pad 0..2, c and k multiples of 16, any n, h, w. Pixels outside the tensor are read from a row of zeros; tiles that stick out
+//         on the right or below are written as far as they reach.
+// work    36 multiplications for 16 outputs of 9: a quarter of the direct convolution's where 4 divides p and q
+// bytes   x 2.25 times (windows overlap), y and z once; U is 4c*k*36, read once per block of tiles; V and M of a block stay in cache
+// error   largest difference over largest value, against double (winograd_test): f32 7e-6 fprop and dgrad, 4e-6 wgrad; bf16 storage 4e-3, which is one
+//         rounding of the result. With 512 channels f32 differs from oneDNN's direct sums by 2e-5.
+// bits    fprop and dgrad sum over input channels in order, wgrad over blocks of tiles whose size depends on the shape only: the number of threads and
+//         the instruction set (the order of operations is the same in all) do not change them.
+//
+// Blocking
+//   fprop, dgrad   72 tiles at a time: B^T d B of all input channels to V; then, for each 16 (AVX-512: 32) output channels, 36 products to M, and A^T m A with
+//                  bias, residual and ReLU to y. Microkernel 6 tiles x 16 channels in 12 registers (14 x 32 in 28). Under at most 144 tiles a filter
+//                  whose U would exceed 16 MB is never stored: its U is made, 128 input channels at a time (300 KB), where it is used.
+//   wgrad          64 tiles (128 where c + k > 256) at a time: both transforms, by tiles; then products of 16 x 16 channels, 6+5+5 (8+8) rows x 16 (32)
+//                  columns in registers over all tiles. If these are all the tiles, 32 x 32 channels of dU go to dw from cache; else dU is kept.
+//   Positions lie a multiple of 4 KB plus one cache line apart: at plain powers of two the 36 stores of a transform share 8 cache lines.
+//
+// Measured: 1 thread, AMD EPYC (Zen 3: 512 KB L2), AVX2, register-only FMA 129 GF/s, on a machine that was busy with other work: the fastest of many runs,
+// timed by the thread's own clock and interleaved with oneDNN 2.6.3's direct kernels; GF/s of the direct convolution's flops, packing included, f32.
+//   layer            64@32 b128        128@16     256@8     512@4     64@56 b16    128@28   256@14    512@7
+//   fprop / oneDNN   166 / 61          238 / 65   218 / 56  333* / 52 220 / 68     255 / 64 188 / 66  289* / 48
+//   dgrad / oneDNN   170 / 71          245 / 86   263 / 78  363* / 62 207 / 68     256 / 81 192 / 87  291* / 59
+//   wgrad / oneDNN   153 / 48          209 / 48   236 / 46  253 / 30  193 / 38     217 / 47 187 / 51  141 / 36
+//   * a later form of the code, the faster of two runs while the machine was quieter, not interleaved with oneDNN: do not compare with the other columns.
+// Shares of the time, input transform / products / output transform: 64@32 23 / 63 / 14 % for fprop, 256@8 6-10 / 88 / 1-6, 512@4 1 / 85 / 1 and 13 for the
+// filter; wgrad with 256@8 20 / 64 / 16 (of dy), 512@4 2 / 94 / 2 and 3 for G^T dU G.
+// Chosen by: tiles 24, 48, 72, 96, 128 gave fprop 195, 207, 266, 200, 225 at 128@16 and 187, 212, 249, 213, 121 at 512@4; two output groups per pass over V
+// gained 15 % at 64 channels (206 for 179) and lost 5 % from 128 on. Writing all of U for 512@4 cost 7 ms of 48, and V of both blocks of tiles at once (9.4 MB
+// rather than 4.9) doubled the time. wgrad with 64, 128, 256 tiles: 184, 163, 168 at 64@32, 240, 241, 218 at 512@4.
+//
+// Layouts, all f32, channels in blocks of 16:
+//   V   [36 of `position` floats][channels/16][capacity][16]      transformed tiles
+//   U   [out/width][36 of filter_position][in][width]             transformed filter; the last block of `width` output channels may be 16 wide
+//   M   [36 of `position` floats][capacity][width]                products of one block of output channels
 //   dU  [out/16][in/16][36 of kDuPosition][16][16]
 #pragma once
 #include "kernels/common/simd.h"
@@ -31,12 +73,13 @@ struct OutputArgs {
 struct Kernels {
   int64_t rows, width;  // of the product's microkernel: tiles, output channels
   // By storage type: [0] f32, [1] bf16.
-  void (*input[2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                      // B^T d B; zeros: c elements
-  void (*gradient[2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                  // A dy A^T
-  void (*output[2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);  // A^T m A and the epilogue
-  void (*pack[2])(const void* w, int64_t k, int64_t c, bool dgrad, int64_t out, int64_t width, float* u);   // G g G^T of one block of output channels
-  void (*finish[2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);               // G^T dU G of one 16x16 block
-  void (*multiply)(const TileBlock& v, int64_t position, int64_t channels, const float* u, int64_t width, const TileBlock& m);
+  void (*input[2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                                        // B^T d B; zeros: c elements
+  void (*gradient[2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                                    // A dy A^T
+  void (*output[2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);                    // A^T m A and the epilogue
+  void (*pack[2])(const void* w, int64_t c, bool dgrad, int64_t in, int64_t in_count, int64_t out, int64_t width, float* u);  // G g G^T
+  void (*finish[2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);                                 // G^T dU G of one 16x16 block
+  // M (=|+=) V U of one position, for input channels [in, in + in_count); u holds those channels only.
+  void (*multiply)(const TileBlock& v, int64_t position, int64_t in, int64_t in_count, const float* u, int64_t width, const TileBlock& m, bool add);
   // dU (=|+=) sum over the tiles of one position, for blocks of 16 x 16 channels: du of block (o, i) is du + (o*du_stride + i)*kDuBlock.
   void (*accumulate)(const TileBlock& x, const TileBlock& dy, int64_t position, int64_t in, int64_t in_blocks, int64_t out, int64_t out_blocks, float* du,
                      int64_t du_stride, bool add);

@@ -62,10 +62,10 @@ struct Stages {
 
   // ---- products: R tiles x N vectors of output channels in registers, over all input channels
   template <int R, int N>
-  static void tile(const float* v, int64_t v_block, int64_t channels, const float* u, float* m) {
+  static void tile(const float* v, int64_t v_block, int64_t channels, const float* u, float* m, bool add) {
     Reg sum[R][N];
     for (int r = 0; r < R; ++r)
-      for (int n = 0; n < N; ++n) sum[r][n] = V::zero();
+      for (int n = 0; n < N; ++n) sum[r][n] = add ? V::load(m + (r * N + n) * L) : V::zero();
     for (int64_t c = 0; c < channels; c += 16, v += v_block)
 #pragma GCC unroll 4
       for (int i = 0; i < 16; ++i, u += N * L) {
@@ -80,25 +80,25 @@ struct Stages {
       for (int n = 0; n < N; ++n) V::store(m + (r * N + n) * L, sum[r][n]);
   }
   template <int R, int N>
-  static KD_INLINE void tile_of(int64_t rows, const float* v, int64_t v_block, int64_t channels, const float* u, float* m) {
-    if (rows == R) return tile<R, N>(v, v_block, channels, u, m);
-    if constexpr (R > 1) tile_of<R - 1, N>(rows, v, v_block, channels, u, m);
+  static KD_INLINE void tile_of(int64_t rows, const float* v, int64_t v_block, int64_t channels, const float* u, float* m, bool add) {
+    if (rows == R) return tile<R, N>(v, v_block, channels, u, m, add);
+    if constexpr (R > 1) tile_of<R - 1, N>(rows, v, v_block, channels, u, m, add);
   }
   template <int N>
-  static void multiply_position(const TileBlock& v, int64_t position, int64_t channels, const float* u, const TileBlock& m) {
-    const float* from = v.data + position * v.position;
+  static void multiply_position(const TileBlock& v, int64_t position, int64_t in, int64_t in_count, const float* u, const TileBlock& m, bool add) {
+    const float* from = v.data + position * v.position + in * v.capacity;
     float* to = m.data + position * m.position;
-    // Groups of nearly equal size: 128 tiles as 16 of 6 and 6 of... rather than 21 of 6 and a slow one of 2.
+    // Groups of nearly equal size: 64 tiles are 9 of 6 and 2 of 5, not 10 of 6 and one of 4 that cannot fill the pipelines.
     const int64_t groups = (v.tiles + kRows - 1) / kRows;
     for (int64_t g = 0, t = 0; g < groups; ++g) {
       const int64_t rows = (v.tiles - t + groups - g - 1) / (groups - g);
-      tile_of<kRows, N>(rows, from + t * 16, v.capacity * 16, channels, u, to + t * N * L);
+      tile_of<kRows, N>(rows, from + t * 16, v.capacity * 16, in_count, u, to + t * N * L, add);
       t += rows;
     }
   }
-  static void multiply(const TileBlock& v, int64_t position, int64_t channels, const float* u, int64_t width, const TileBlock& m) {
-    if (width == kWidth) return multiply_position<2>(v, position, channels, u, m);
-    if constexpr (L == 16) multiply_position<1>(v, position, channels, u, m);
+  static void multiply(const TileBlock& v, int64_t position, int64_t in, int64_t in_count, const float* u, int64_t width, const TileBlock& m, bool add) {
+    if (width == kWidth) return multiply_position<2>(v, position, in, in_count, u, m, add);
+    if constexpr (L == 16) multiply_position<1>(v, position, in, in_count, u, m, add);
   }
 
   // ---- products of wgrad: R output channels x N vectors of input channels in registers, over all tiles
@@ -241,16 +241,15 @@ struct Transforms : Stages<V> {
     }
   }
 
-  static void pack(const void* filter, int64_t k, int64_t c, bool dgrad, int64_t out, int64_t width, float* u) {
+  static void pack(const void* filter, int64_t c, bool dgrad, int64_t first, int64_t in_count, int64_t out, int64_t width, float* u) {
     const T* w = static_cast<const T*>(filter);
-    const int64_t in_channels = dgrad ? k : c;
-    for (int64_t in = 0; in < in_channels; in += 16)
+    for (int64_t in = 0; in < in_count; in += 16)
       for (int64_t o = 0; o < width; o += 16) {
         float g[9][16][16];  // [tap][in][out]
         for (int tap = 0; tap < 9; ++tap)
           for (int a = 0; a < 16; ++a) {
             float row[16];
-            const T* from = dgrad ? w + ((in + a) * 9 + 8 - tap) * c + out + o : w + ((out + o + a) * 9 + tap) * c + in;
+            const T* from = dgrad ? w + ((first + in + a) * 9 + 8 - tap) * c + out + o : w + ((out + o + a) * 9 + tap) * c + first + in;
             for (int l = 0; l < 16; l += L) V::store(dgrad ? &g[tap][a][l] : &row[l], V::load(from + l));
             if (!dgrad)
               for (int b = 0; b < 16; ++b) g[tap][b][a] = row[b];
@@ -267,7 +266,7 @@ struct Transforms : Stages<V> {
             for (int r = 0; r < 6; ++r) {
               Reg row[6];
               S::filter6(half[r], row);
-              for (int s = 0; s < 6; ++s) V::store(u + (r * 6 + s) * filter_position(in_channels, width) + (in + i) * width + o + l, row[s]);
+              for (int s = 0; s < 6; ++s) V::store(u + (r * 6 + s) * filter_position(in_count, width) + (in + i) * width + o + l, row[s]);
             }
           }
       }
