@@ -78,6 +78,7 @@ GOALS = {
 }
 
 START_LIMIT_S = 180  # to import torch, on a cold disk
+LEFT_OUT = "left out"  # there is nothing of ours to compare with
 
 
 # ---- PyTorch's side: a process per mode ----------------------------------------------------------------------------------------------
@@ -389,7 +390,9 @@ def ms(value):
 
 def shown(row):
     """A cell: the number, or why there is none, if that is short."""
-    return "–" if row is None else ms(row.median) if row.median else row.problem if row.problem.startswith("over ") else "failed"
+    if row is None or row.problem == LEFT_OUT:
+        return "–"
+    return ms(row.median) if row.median else row.problem if row.problem.startswith("over ") else "failed"
 
 
 def times(ratio):
@@ -515,8 +518,8 @@ def introduce(servers, args, jemalloc):
 
 
 class Run:
-    def __init__(self, args, servers, progress):
-        self.args, self.servers, self.progress = args, servers, progress
+    def __init__(self, args, servers):
+        self.args, self.servers, self.progress = args, servers, None
         self.idle_seconds, self.watched_seconds = {}, 0.0
 
     def applicable(self, case):
@@ -546,7 +549,7 @@ class Run:
         for server in servers:  # built, compiled and warm; these times do not count
             if rows["retort"].problem and server.name != "retort":  # nothing to compare with
                 self.progress.done += 1 + args.rounds
-                rows[server.name].problem = "left out"
+                rows[server.name].problem = LEFT_OUT
                 continue
             mode = server.name.removeprefix("torch ")
             self.ask(server, rows[server.name], "warm-up", 0.01, args.limit_per_row if FORMS.get(mode, "eager") == "eager" else args.limit_compile)
@@ -555,7 +558,7 @@ class Run:
                 row = rows[server.name]
                 if not row.problem:
                     row.values += self.ask(server, row, f"round {r + 1}/{args.rounds}", args.seconds, args.limit_per_row)
-                elif row.problem != "left out":
+                elif row.problem != LEFT_OUT:
                     self.progress.done += 1
         return Comparison(case, precision, list(rows.values()))
 
@@ -612,12 +615,12 @@ def main():
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     comparisons = []
+    pairs = [(case, precision) for case in args.case for precision in args.precision]
+    run = Run(args, servers)
+    run.progress = Progress(sum(len(run.applicable(case)) for case, _ in pairs) * (1 + args.rounds))
     try:
         heading = introduce(servers, args, jemalloc)
         print("\n".join([*heading, long_heading()]), flush=True)
-        pairs = [(case, precision) for case in args.case for precision in args.precision]
-        run = Run(args, servers, None)
-        run.progress = Progress(sum(len(run.applicable(case)) for case, _ in pairs) * (1 + args.rounds))
         for case, precision in pairs:
             if args.limit and time.monotonic() - run.progress.start > args.limit:
                 print(f"{case:<22} {precision:<5} left out: no time", flush=True)
@@ -640,6 +643,7 @@ def main():
     except KeyboardInterrupt:
         sys.exit("bench_against_torch.py: interrupted" + (f"; {len(comparisons)} comparisons were finished" if comparisons else ""))
     finally:
+        run.progress.clear()
         for server in servers:
             server.stop()
     if not any(c.median("retort") for c in comparisons):
