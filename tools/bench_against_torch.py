@@ -525,6 +525,14 @@ class Run:
     def applicable(self, case):
         return [s for s in self.servers if not (s.name.startswith("torch ") and "freezing" in s.name and not CASES[case].get("infer"))]
 
+    @staticmethod
+    def compiles(server):
+        return FORMS.get(server.name.removeprefix("torch "), "eager") != "eager"
+
+    def limit(self, server):
+        """Without our time a row says nothing, so ours is waited for longer."""
+        return self.args.limit_per_row if server.name.startswith("torch ") else max(self.args.limit_compile, self.args.limit_per_row)
+
     def ask(self, server, row, what, seconds, limit):
         self.progress.now(f"{row.case} {row.precision} · {what} · {server.name}")
         others = {s.name: (s, s.cpu_seconds()) for s in self.servers if s is not server}
@@ -551,13 +559,12 @@ class Run:
                 self.progress.done += 1 + args.rounds
                 rows[server.name].problem = LEFT_OUT
                 continue
-            mode = server.name.removeprefix("torch ")
-            self.ask(server, rows[server.name], "warm-up", 0.01, args.limit_per_row if FORMS.get(mode, "eager") == "eager" else args.limit_compile)
+            self.ask(server, rows[server.name], "warm-up", 0.01, args.limit_compile if self.compiles(server) else self.limit(server))
         for r in range(args.rounds):
             for server in servers:
                 row = rows[server.name]
                 if not row.problem:
-                    row.values += self.ask(server, row, f"round {r + 1}/{args.rounds}", args.seconds, args.limit_per_row)
+                    row.values += self.ask(server, row, f"round {r + 1}/{args.rounds}", args.seconds, self.limit(server))
                 elif row.problem != LEFT_OUT:
                     self.progress.done += 1
         return Comparison(case, precision, list(rows.values()))
@@ -574,6 +581,7 @@ class Run:
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: sys.exit(f"bench_against_torch.py: {message}")
     parser.add_argument("binary", help="kd_bench_step")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     defaults = "; ".join(f"{device}: {' '.join(cases)}" for device, cases in DEFAULT_CASES.items())
@@ -584,7 +592,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=2.0, help="for each mode in each round (2)")
     parser.add_argument("--limit", type=float, help="begin no case after this many seconds")
     parser.add_argument("--limit-per-row", type=float, default=60, metavar="S", help="a mode whose answer takes longer is given up for that case (60)")
-    parser.add_argument("--limit-compile", type=float, default=600, metavar="S", help="the same for the first answer of a compiled mode (600)")
+    parser.add_argument("--limit-compile", type=float, default=600, metavar="S", help="the same for the first answer of a compiled mode, and for ours (600)")
     parser.add_argument("--jemalloc", metavar="FILE", help="the library that tuned modes preload (default: where the system has it)")
     parser.add_argument("--csv", metavar="FILE", help="also write the rows there")
     parser.add_argument("-o", "--out", metavar="PREFIX", help="also write PREFIX.txt, PREFIX.csv and PREFIX.md (a table for a README)")
