@@ -78,6 +78,7 @@ GOALS = {
 }
 
 START_LIMIT_S = 180  # to import torch, on a cold disk
+LEFT_OUT = "left out"  # there is nothing of ours to compare with
 
 
 # ---- PyTorch's side: a process per mode ----------------------------------------------------------------------------------------------
@@ -389,7 +390,9 @@ def ms(value):
 
 def shown(row):
     """A cell: the number, or why there is none, if that is short."""
-    return "–" if row is None else ms(row.median) if row.median else row.problem if row.problem.startswith("over ") else "failed"
+    if row is None or row.problem == LEFT_OUT:
+        return "–"
+    return ms(row.median) if row.median else row.problem if row.problem.startswith("over ") else "failed"
 
 
 def times(ratio):
@@ -515,12 +518,20 @@ def introduce(servers, args, jemalloc):
 
 
 class Run:
-    def __init__(self, args, servers, progress):
-        self.args, self.servers, self.progress = args, servers, progress
+    def __init__(self, args, servers):
+        self.args, self.servers, self.progress = args, servers, None
         self.idle_seconds, self.watched_seconds = {}, 0.0
 
     def applicable(self, case):
         return [s for s in self.servers if not (s.name.startswith("torch ") and "freezing" in s.name and not CASES[case].get("infer"))]
+
+    @staticmethod
+    def compiles(server):
+        return FORMS.get(server.name.removeprefix("torch "), "eager") != "eager"
+
+    def limit(self, server):
+        """Without our time a row says nothing, so ours is waited for longer."""
+        return self.args.limit_per_row if server.name.startswith("torch ") else max(self.args.limit_compile, self.args.limit_per_row)
 
     def ask(self, server, row, what, seconds, limit):
         self.progress.now(f"{row.case} {row.precision} · {what} · {server.name}")
@@ -546,16 +557,15 @@ class Run:
         for server in servers:  # built, compiled and warm; these times do not count
             if rows["retort"].problem and server.name != "retort":  # nothing to compare with
                 self.progress.done += 1 + args.rounds
-                rows[server.name].problem = "left out"
+                rows[server.name].problem = LEFT_OUT
                 continue
-            mode = server.name.removeprefix("torch ")
-            self.ask(server, rows[server.name], "warm-up", 0.01, args.limit_per_row if FORMS.get(mode, "eager") == "eager" else args.limit_compile)
+            self.ask(server, rows[server.name], "warm-up", 0.01, args.limit_compile if self.compiles(server) else self.limit(server))
         for r in range(args.rounds):
             for server in servers:
                 row = rows[server.name]
                 if not row.problem:
-                    row.values += self.ask(server, row, f"round {r + 1}/{args.rounds}", args.seconds, args.limit_per_row)
-                elif row.problem != "left out":
+                    row.values += self.ask(server, row, f"round {r + 1}/{args.rounds}", args.seconds, self.limit(server))
+                elif row.problem != LEFT_OUT:
                     self.progress.done += 1
         return Comparison(case, precision, list(rows.values()))
 
@@ -571,6 +581,7 @@ class Run:
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: sys.exit(f"bench_against_torch.py: {message}")
     parser.add_argument("binary", help="kd_bench_step")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     defaults = "; ".join(f"{device}: {' '.join(cases)}" for device, cases in DEFAULT_CASES.items())
@@ -581,7 +592,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=2.0, help="for each mode in each round (2)")
     parser.add_argument("--limit", type=float, help="begin no case after this many seconds")
     parser.add_argument("--limit-per-row", type=float, default=60, metavar="S", help="a mode whose answer takes longer is given up for that case (60)")
-    parser.add_argument("--limit-compile", type=float, default=600, metavar="S", help="the same for the first answer of a compiled mode (600)")
+    parser.add_argument("--limit-compile", type=float, default=600, metavar="S", help="the same for the first answer of a compiled mode, and for ours (600)")
     parser.add_argument("--jemalloc", metavar="FILE", help="the library that tuned modes preload (default: where the system has it)")
     parser.add_argument("--csv", metavar="FILE", help="also write the rows there")
     parser.add_argument("-o", "--out", metavar="PREFIX", help="also write PREFIX.txt, PREFIX.csv and PREFIX.md (a table for a README)")
@@ -612,12 +623,12 @@ def main():
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     comparisons = []
+    pairs = [(case, precision) for case in args.case for precision in args.precision]
+    run = Run(args, servers)
+    run.progress = Progress(sum(len(run.applicable(case)) for case, _ in pairs) * (1 + args.rounds))
     try:
         heading = introduce(servers, args, jemalloc)
         print("\n".join([*heading, long_heading()]), flush=True)
-        pairs = [(case, precision) for case in args.case for precision in args.precision]
-        run = Run(args, servers, None)
-        run.progress = Progress(sum(len(run.applicable(case)) for case, _ in pairs) * (1 + args.rounds))
         for case, precision in pairs:
             if args.limit and time.monotonic() - run.progress.start > args.limit:
                 print(f"{case:<22} {precision:<5} left out: no time", flush=True)
@@ -640,6 +651,7 @@ def main():
     except KeyboardInterrupt:
         sys.exit("bench_against_torch.py: interrupted" + (f"; {len(comparisons)} comparisons were finished" if comparisons else ""))
     finally:
+        run.progress.clear()
         for server in servers:
             server.stop()
     if not any(c.median("retort") for c in comparisons):

@@ -146,6 +146,7 @@ class OneCommand(Temporary):
         self.assertOneLine(self.binary("--rounds", 2), "--rounds goes with --against torch")
         self.assertOneLine(self.binary("--against", "torch", "--exact"), "leave out --serve, --no-graph and --exact")
         self.assertOneLine(self.binary("--against", "torch", "--case", "r19"), "unknown case 'r19'; known: r18_train_32_b128")
+        self.assertOneLine(self.binary("--against", "torch", "--python", sys.executable, "--mode", "eagre"), "--mode", "'eagre'", "tuned")
 
     def test_serving_goes_on_after_a_wrong_request(self):
         requests = "r19 fp32 0.01\nr18_train_32_b8 fp33 0.01\nr18_train_32_b8 fp32 0.01\n"
