@@ -3,6 +3,7 @@
 // every device makes the same bits.
 // On the CPU there are no loader threads: all OpenMP threads make the next batch together just before the step. Extra threads would only take
 // cores from the step that they feed, and so the pixels go from the resident 8-bit set straight into the step's input, while it is in cache.
+// An image costs microseconds here and milliseconds in the step (docs/augmentation.md, Speed), so there is little to hide.
 // On a device the 8-bit set is resident too; the host draws the decisions and sends those, under 250 bytes an image.
 // A set of images of different sizes (Dataset::packed) is resident nowhere: the host cuts the windows of a batch out of the mapped file, and those are sent.
 #pragma once

@@ -1,6 +1,7 @@
 #include "data/loader.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -113,6 +114,25 @@ TEST(Loader, ResumesBitForBit) {
   EXPECT_EQ(a.indices, b.indices);
   EXPECT_TRUE(same_bits(a.images, b.images));
   EXPECT_FALSE(same_bits(a.images, earlier.images));
+}
+
+TEST(Loader, AnyNumberOfThreadsMakesTheSameBits) {
+  const Dataset set = make_shapes(40, 0, true);
+  const int threads = omp_get_max_threads();
+  for (View view : {View::weak, View::strong}) {
+    std::vector<Tensor> made;
+    for (int n : {1, 2, 5}) {
+      omp_set_num_threads(n);
+      Loader loader(set, {.batch = 33, .view = view, .augment = augment(), .seed = 3, .order = Order::shuffled});
+      Batch batch;
+      loader.start(4);
+      ASSERT_TRUE(loader.next(batch));
+      made.push_back(batch.images);
+    }
+    omp_set_num_threads(threads);
+    EXPECT_TRUE(same_bits(made[1], made[0])) << to_string(view);
+    EXPECT_TRUE(same_bits(made[2], made[0])) << to_string(view);
+  }
 }
 
 TEST(Loader, MakesBf16ForBf16Networks) {
