@@ -249,7 +249,7 @@ TEST(DirectConv, EmulationHasTheBitsOfTheMachine) {
   int compared = 0;
   for (const ConvAlgorithm& real : cpu::direct_algorithms())
     for (const ConvAlgorithm& emulated : cpu::emulated_direct_algorithms()) {
-      if (real.isa > cpu_isa() || emulated.name != std::string(real.name) + " emulated") continue;
+      if (real.isa > cpu_isa() || emulated.name != std::string(real.name) + "_emulated") continue;
       const ConvShape s{.n = 2, .h = 7, .w = 5, .c = 24, .k = 48, .r = 3, .s = 3, .stride = 2, .pad = 1};
       for (DType type : {DType::f32, DType::bf16}) {
         if (!real.offers({ConvOp::fprop, s, type})) continue;
