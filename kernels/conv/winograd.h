@@ -30,10 +30,10 @@
 // Measured: 1 thread, AMD EPYC (Zen 3: 512 KB L2), AVX2, register-only FMA 129 GF/s, on a machine that was busy with other work: the fastest of many runs,
 // timed by the thread's own clock and interleaved with oneDNN 2.6.3's direct kernels; GF/s of the direct convolution's flops, packing included, f32.
 //   layer            64@32 b128        128@16     256@8     512@4     64@56 b16    128@28   256@14    512@7
-//   fprop / oneDNN   166 / 61          238 / 65   218 / 56  333* / 52 220 / 68     255 / 64 188 / 66  289* / 48
-//   dgrad / oneDNN   170 / 71          245 / 86   263 / 78  363* / 62 207 / 68     256 / 81 192 / 87  291* / 59
-//   wgrad / oneDNN   153 / 48          209 / 48   236 / 46  253 / 30  193 / 38     217 / 47 187 / 51  141 / 36
-//   * a later form of the code, the faster of two runs while the machine was quieter, not interleaved with oneDNN: do not compare with the other columns.
+//   fprop / oneDNN   166 / 61          238 / 65   218 / 56  199 / 59  220 / 68     255 / 64 188 / 66  149 / 59
+//   dgrad / oneDNN   170 / 71          245 / 86   263 / 78  211 / 55  207 / 68     256 / 81 192 / 87  161 / 60
+//   wgrad / oneDNN   153 / 48          209 / 48   236 / 46  231 / 30  193 / 38     217 / 47 187 / 51  176 / 44
+// On the same machine in a quieter minute 512@4 reached 333 (fprop) and 363 (dgrad), 64@32 346 (fprop): compare columns with their oneDNN number only.
 // Shares of the time, input transform / products / output transform: 64@32 23 / 63 / 14 % for fprop, 256@8 6-10 / 88 / 1-6, 512@4 1 / 85 / 1 and 13 for the
 // filter; wgrad with 256@8 20 / 64 / 16 (of dy), 512@4 2 / 94 / 2 and 3 for G^T dU G.
 // Chosen by: tiles 24, 48, 72, 96, 128 gave fprop 195, 207, 266, 200, 225 at 128@16 and 187, 212, 249, 213, 121 at 512@4; two output groups per pass over V
