@@ -202,7 +202,11 @@ void start_process(char** argv) {
 #if defined(__AVX2__)
   KD_INPUT(cpu_info().avx2, "this build needs a CPU with AVX2 and FMA, and '{}' has none; rebuild with -DKD_MARCH=x86-64-v2", cpu_info().name);
 #endif
-  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) {
+    if (const int threads = omp_get_max_threads(), cores = omp_get_num_procs(); threads > cores)
+      fmt::print(stderr, "note: {} OpenMP threads share {} cores and wait for each other; OMP_NUM_THREADS={} is faster\n", threads, cores, cores);
+    return;
+  }
   ::setenv("GOMP_SPINCOUNT", "20000", 0);  // long enough to bridge the gap between two parallel regions of a step
   std::error_code code;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", code);

@@ -186,7 +186,7 @@ void add_conv_cases(Cases& all) {
       {.n = 2, .h = 16, .w = 16, .c = 3, .k = 16, .r = 3, .s = 3, .stride = 1, .pad = 1},  // narrow stem
       {.n = 1, .h = 18, .w = 18, .c = 4, .k = 64, .r = 7, .s = 7, .stride = 2, .pad = 3},  // stems that read padded pixels
       {.n = 2, .h = 10, .w = 10, .c = 8, .k = 64, .r = 3, .s = 3, .stride = 1, .pad = 1},
-      {.n = 4, .h = 56, .w = 56, .c = 8, .k = 16, .r = 1, .s = 1, .stride = 2, .pad = 0},  // oneDNN 2.6.3 gets wgrad wrong here: see conv_cpu.cpp
+      {.n = 4, .h = 56, .w = 56, .c = 8, .k = 16, .r = 1, .s = 1, .stride = 2, .pad = 0},  // oneDNN 2.6.3 gets wgrad wrong here: see conv_onednn.cpp
   };
   // resnet18 at 32 px: the gradient at batch 32, the time at batch 128, forward and backward.
   std::vector<ConvShape> timed{

@@ -446,7 +446,7 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
 }
 
 // The functions of conv_algorithm.h carry no state, so each set of kernels has its own.
-template <const Kernels* (*kernels)()>
+template <const Kernels* const& kernels>
 ConvAlgorithm algorithm(const char* name, CpuIsa isa) {
   return {.name = name,
           .isa = isa,
@@ -454,24 +454,24 @@ ConvAlgorithm algorithm(const char* name, CpuIsa isa) {
           .offers =
               [](const ConvProblem& problem) {
                 const ConvShape& s = problem.shape;
-                const int64_t channels = problem.op == ConvOp::fprop ? s.k : problem.op == ConvOp::dgrad ? s.c : kernels()->lanes;
-                return channels % kernels()->lanes == 0 &&
-                       (kernels()->word == 1 ? problem.type == DType::f32 || problem.type == DType::bf16 : problem.type == DType::bf16);
+                const int64_t channels = problem.op == ConvOp::fprop ? s.k : problem.op == ConvOp::dgrad ? s.c : kernels->lanes;
+                return channels % kernels->lanes == 0 &&
+                       (kernels->word == 1 ? problem.type == DType::f32 || problem.type == DType::bf16 : problem.type == DType::bf16);
               },
-          .packed_bytes = [](const ConvProblem& problem, DType) { return packed_bytes(*kernels(), problem); },
+          .packed_bytes = [](const ConvProblem& problem, DType) { return packed_bytes(*kernels, problem); },
           .pack =
               [](const ConvProblem& problem, const void* w, DType type, void* packed) {
                 with_float_type(type, [&](auto zero) {
                   auto* from = static_cast<const decltype(zero)*>(w);
-                  if (kernels()->word == 2)
-                    direct::pack(*kernels(), problem, from, static_cast<bf16*>(packed));
+                  if (kernels->word == 2)
+                    direct::pack(*kernels, problem, from, static_cast<bf16*>(packed));
                   else
-                    direct::pack(*kernels(), problem, from, static_cast<float*>(packed));
+                    direct::pack(*kernels, problem, from, static_cast<float*>(packed));
                 });
               },
-          .fprop = [](const ConvFpropArgs& args, const void* packed) { direct::fprop(*kernels(), args, packed); },
-          .dgrad = [](const ConvDgradArgs& args, const void* packed) { direct::dgrad(*kernels(), args, packed); },
-          .wgrad = [](const ConvWgradArgs& args) { direct::wgrad(*kernels(), args); }};
+          .fprop = [](const ConvFpropArgs& args, const void* packed) { direct::fprop(*kernels, args, packed); },
+          .dgrad = [](const ConvDgradArgs& args, const void* packed) { direct::dgrad(*kernels, args, packed); },
+          .wgrad = [](const ConvWgradArgs& args) { direct::wgrad(*kernels, args); }};
 }
 
 ConvAlgorithms table(const std::vector<ConvAlgorithm>& list) { return {list.data(), list.data() + list.size()}; }
@@ -483,10 +483,10 @@ ConvAlgorithms direct_algorithms() {
   using namespace direct;
   static const std::vector<ConvAlgorithm> list = [] {
     std::vector<ConvAlgorithm> all;
-    if (kernels_avx2()) all.push_back(algorithm<kernels_avx2>("direct.avx2", CpuIsa::avx2));
-    if (kernels_avx512()) all.push_back(algorithm<kernels_avx512>("direct.avx512", CpuIsa::avx512));
-    if (kernels_avx512_bf16()) all.push_back(algorithm<kernels_avx512_bf16>("direct.avx512_bf16", CpuIsa::avx512_bf16));
-    if (kernels_amx()) all.push_back(algorithm<kernels_amx>("direct.amx", CpuIsa::amx));
+    if (kernels_avx2) all.push_back(algorithm<kernels_avx2>("direct.avx2", CpuIsa::avx2));
+    if (kernels_avx512) all.push_back(algorithm<kernels_avx512>("direct.avx512", CpuIsa::avx512));
+    if (kernels_avx512_bf16) all.push_back(algorithm<kernels_avx512_bf16>("direct.avx512_bf16", CpuIsa::avx512_bf16));
+    if (kernels_amx) all.push_back(algorithm<kernels_amx>("direct.amx", CpuIsa::amx));
     return all;
   }();
   return table(list);

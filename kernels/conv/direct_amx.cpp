@@ -3,8 +3,8 @@
 
 namespace kd::cpu::direct {
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-const Kernels* kernels_amx() { return &kTileKernels<tiles::Amx, simd::Avx512>; }
+constinit const Kernels* const kernels_amx = &kTileKernels<tiles::Amx, simd::Avx512>;
 #else
-const Kernels* kernels_amx() { return nullptr; }
+constinit const Kernels* const kernels_amx = nullptr;
 #endif
 }  // namespace kd::cpu::direct

@@ -3,8 +3,8 @@
 
 namespace kd::cpu::direct {
 #if defined(__AVX2__) && defined(__FMA__)
-const Kernels* kernels_avx2() { return &kVectorKernels<Fma<simd::Avx2, 6, 96, 320>>; }
+constinit const Kernels* const kernels_avx2 = &kVectorKernels<Fma<simd::Avx2, 6, 96, 320>>;
 #else
-const Kernels* kernels_avx2() { return nullptr; }
+constinit const Kernels* const kernels_avx2 = nullptr;
 #endif
 }  // namespace kd::cpu::direct

@@ -3,8 +3,8 @@
 
 namespace kd::cpu::direct {
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-const Kernels* kernels_avx512() { return &kVectorKernels<Fma<simd::Avx512, 14, 112, 256>>; }
+constinit const Kernels* const kernels_avx512 = &kVectorKernels<Fma<simd::Avx512, 14, 112, 256>>;
 #else
-const Kernels* kernels_avx512() { return nullptr; }
+constinit const Kernels* const kernels_avx512 = nullptr;
 #endif
 }  // namespace kd::cpu::direct

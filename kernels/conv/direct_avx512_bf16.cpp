@@ -4,8 +4,8 @@
 
 namespace kd::cpu::direct {
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-const Kernels* kernels_avx512_bf16() { return &kVectorKernels<Pairs<tiles::Dot, 14, 112, 256>>; }
+constinit const Kernels* const kernels_avx512_bf16 = &kVectorKernels<Pairs<tiles::Dot, 14, 112, 256>>;
 #else
-const Kernels* kernels_avx512_bf16() { return nullptr; }
+constinit const Kernels* const kernels_avx512_bf16 = nullptr;
 #endif
 }  // namespace kd::cpu::direct

@@ -2,10 +2,10 @@
 #include "kernels/conv/direct_tiles.h"
 
 namespace kd::cpu::direct {
-const Kernels* emulated_avx2() { return &kVectorKernels<Fma<simd::Portable<8>, 6, 96, 320>>; }
-const Kernels* emulated_avx512() { return &kVectorKernels<Fma<simd::Portable<16>, 14, 112, 256>>; }
-const Kernels* emulated_avx512_bf16() { return &kVectorKernels<Pairs<tiles::PortableDot<16>, 14, 112, 256>>; }
+constinit const Kernels* const emulated_avx2 = &kVectorKernels<Fma<simd::Portable<8>, 6, 96, 320>>;
+constinit const Kernels* const emulated_avx512 = &kVectorKernels<Fma<simd::Portable<16>, 14, 112, 256>>;
+constinit const Kernels* const emulated_avx512_bf16 = &kVectorKernels<Pairs<tiles::PortableDot<16>, 14, 112, 256>>;
 
 struct Direct;
-const Kernels* emulated_amx() { return &kTileKernels<tiles::PortableTiles<Direct>, simd::Portable<16>>; }
+constinit const Kernels* const emulated_amx = &kTileKernels<tiles::PortableTiles<Direct>, simd::Portable<16>>;
 }  // namespace kd::cpu::direct

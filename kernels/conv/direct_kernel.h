@@ -171,15 +171,15 @@ struct Pairs : Dot {
   static constexpr int64_t kBlock = kBlockRows, kLongest = kLongestRun;
 };
 
-// Null where the compiler or the architecture cannot build them.
-const Kernels* kernels_avx2();
-const Kernels* kernels_avx512();
-const Kernels* kernels_avx512_bf16();
-const Kernels* kernels_amx();
+// Null where the compiler or the architecture cannot build them. Data, not functions: asking must not run code of a set that the machine may lack.
+extern const Kernels* const kernels_avx2;
+extern const Kernels* const kernels_avx512;
+extern const Kernels* const kernels_avx512_bf16;
+extern const Kernels* const kernels_amx;
 // The same templates on emulated instruction sets: always there.
-const Kernels* emulated_avx2();
-const Kernels* emulated_avx512();
-const Kernels* emulated_avx512_bf16();
-const Kernels* emulated_amx();
+extern const Kernels* const emulated_avx2;
+extern const Kernels* const emulated_avx512;
+extern const Kernels* const emulated_avx512_bf16;
+extern const Kernels* const emulated_amx;
 
 }  // namespace kd::cpu::direct

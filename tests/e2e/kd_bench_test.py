@@ -19,8 +19,8 @@ BINARY = pathlib.Path(sys.argv.pop(1)).resolve()
 SMALL = ["data.train_size=400", "data.test_size=120", "optim.batch=32", "model.width=0.125", "optim.epochs=3", "optim.warmup=0", "optim.lr=0.05"]
 
 
-def kd_bench(*args, cwd=None, check=True):
-    result = subprocess.run([BINARY, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=600)
+def kd_bench(*args, cwd=None, check=True, env=None):
+    result = subprocess.run([BINARY, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=600, env=os.environ | (env or {}))
     if check and result.returncode != 0:
         raise AssertionError(f"kd_bench {' '.join(map(str, args))}\n{result.stdout}\n{result.stderr}")
     return result
@@ -41,8 +41,8 @@ class Temporary(unittest.TestCase):
         kd_bench(verb, "--quiet", "--out", self.dir / out, *SMALL, *settings)
         return next(run for run in sorted((self.dir / out).glob("*/*/seed*")) if (run / "DONE").exists() and self.named(run, settings))
 
-    def refused(self, *args, says=()):
-        result = kd_bench(*args, check=False)
+    def refused(self, *args, says=(), env=None):
+        result = kd_bench(*args, check=False, env=env)
         self.assertNotEqual(result.returncode, 0, args)
         lines = result.stderr.strip().splitlines()
         self.assertEqual(len(lines), 1, f"{args}: {result.stderr}")
@@ -111,6 +111,20 @@ class Runs(Temporary):
         self.assertRegex(result.stderr, r"explained: [0-9.]+ % of [0-9.]+ ms a step, 36 steps counted\n$")
         for op in ("conv_fprop", "conv_wgrad", "batchnorm_bwd", "augment_records", "kd_loss", "sgd_step"):
             self.assertRegex(result.stderr, rf"(?m)^{op} +[0-9.]+ +[0-9.]+ +[0-9.]+ %")
+
+    def test_choice_of_convolutions_is_part_of_a_run(self):
+        fixed = self.train("fixed", "name=T1w", "--device", "cpu", "--no-tune")
+        lines = (fixed / "conv_choices.txt").read_text().splitlines()
+        self.assertGreater(len(lines), 20)
+        for line in lines:
+            self.assertRegex(line, r"^(fprop|dgrad|wgrad) f32 n\d+h\d+w\d+c\d+k\d+r\d+s\d+st\d+p\d+ fast [a-z0-9._]+$")
+        exact = self.train("exact", "name=T1w", "--device", "cpu", "--no-tune", "conv=exact")
+        self.assertNotIn("winograd", (exact / "conv_choices.txt").read_text())
+        # A run that goes on takes what it took, or says why it cannot.
+        (fixed / "DONE").unlink()
+        (fixed / "conv_choices.txt").write_text("\n".join([lines[0], lines[1].rsplit(" ", 1)[0] + " winograd.of_tomorrow"]) + "\n")
+        self.refused("train", "--quiet", "--out", self.dir / "fixed", *SMALL, "name=T1w", "--device", "cpu",
+                     says=["conv_choices.txt:2", "winograd.of_tomorrow", "delete the file"])
 
     def test_finished_run_is_left_alone(self):
         run = self.train("a", "name=T1w")
@@ -289,6 +303,16 @@ class BadInput(Temporary):
         for damage, says in ((whole[: len(whole) // 2], ["best.safetensors"]), (struct.pack("<Q", 1 << 60) + whole[8:], ["best.safetensors"]), (b"", ["best.safetensors"])):
             checkpoint.write_bytes(damage)
             self.train_refused(f"teachers=[{teacher}]", verb="distill", says=says)
+
+    def test_machine(self):
+        self.refused("doctor", env={"KD_CPU": "abacus"}, says=["KD_CPU=abacus", "avx512_bf16"])
+        if "for amx" not in kd_bench("doctor").stdout:
+            self.refused("doctor", env={"KD_CPU": "amx"}, says=["KD_CPU=amx", "at most"])
+        self.assertIn("for none, as KD_CPU says", kd_bench("doctor", env={"KD_CPU": "none"}).stdout)
+        self.refused("train", "--device", "cpu", *SMALL, "precision=bf16", env={"KD_CPU": "none"}, says=["bf16", "precision=fp32"])
+        many = kd_bench("doctor", env={"OMP_NUM_THREADS": str(os.cpu_count() + 3)})
+        self.assertEqual(len(many.stderr.splitlines()), 1, many.stderr)
+        self.assertIn(f"OMP_NUM_THREADS={len(os.sched_getaffinity(0))}", many.stderr)
 
     def test_outputs(self):
         (self.dir / "file").write_text("in the way")

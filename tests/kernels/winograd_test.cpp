@@ -213,6 +213,7 @@ TEST(Winograd, FilterInPlaceUnderTwoBlocks) {
 
 // conv.h's own way, which is the library where the product does not choose Winograd.
 TEST(Winograd, AgreesWithConv) {
+  set_conv_math(ConvMath::exact);  // or conv would be Winograd's
   for (const ConvShape& s : kShapes) {
     Data d(s, {DType::f32, DType::f32});
     Array y(DType::f32, d.want_y.size()), dx(DType::f32, d.want_dx.size()), dw(DType::f32, d.want_dw.size());
