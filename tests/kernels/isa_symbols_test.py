@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Looks for code of one instruction set that the linker could hand to the whole program.
 
-  isa_symbols_test.py NM OBJECT...       objects of *_avx2, *_avx512, *_avx512_bf16 and *_amx sources among OBJECT...; prints each offence, exits 1 if any
+  isa_symbols_test.py NM SOURCES OBJECT...  objects of SOURCES (with commas: what kd_isa in CMakeLists.txt gave flags of their own) among OBJECT...;
+                                         prints each offence, exits 1 if any
   isa_symbols_test.py --self-test NM CXX  compiles two sources, of which one offends, and demands exactly its offences
 
 An inline function or template is defined in every object that uses it, and the linker keeps any one of them. One kept from an AVX-512 object stops every
-machine without AVX-512. So such an object may define shared symbols only for templates of its own set: names with kd::simd::Avx512 in them.
+machine without AVX-512. So such an object may define shared symbols only for templates of a type that stands for its own set; types of lesser sets
+may come along.
 """
 import re
 import subprocess
@@ -14,6 +16,8 @@ import tempfile
 from pathlib import Path
 
 OBJECT_OF_SET = re.compile(r"_(avx2|avx512|avx512_bf16|amx)\.cpp\.o(bj)?$")
+TYPES = {"kd::simd::Avx2": "avx2", "kd::simd::Avx512": "avx512", "kd::tiles::Dot": "avx512_bf16", "kd::tiles::Amx": "amx"}
+TYPE = re.compile(r"\bkd::(?:simd|tiles)::\w+")
 SHARED = {"W", "V", "u"}  # weak function, weak object, unique global: defined here, merged with others of that name
 
 
@@ -27,10 +31,16 @@ def shared_symbols(nm, path):
 
 def offences(nm, path):
     """(number of shared symbols, those that are no template of the object's set)."""
-    isa = OBJECT_OF_SET.search(str(path))[1].replace("_", "")
+    isa = OBJECT_OF_SET.search(str(path))[1]
+    order = list(TYPES.values())
+    lesser = set(order[: order.index(isa) + 1])
     symbols = list(shared_symbols(nm, path))
-    own = lambda name: [s.lower() for s in re.findall(r"\bkd::simd::(\w+)", name)]
-    return len(symbols), [s for s in symbols if not own(s) or set(own(s)) != {isa}]
+
+    def is_own(name):
+        sets = {TYPES.get(t) for t in TYPE.findall(name)}
+        return isa in sets and sets <= lesser
+
+    return len(symbols), [s for s in symbols if not is_own(s)]
 
 
 def self_test(nm, cxx):
@@ -64,9 +74,10 @@ int (*foreign)(int) = kd::Kernel<kd::simd::Avx2>::run;
 def main(arguments):
     if arguments[0] == "--self-test":
         return self_test(*arguments[1:3])
-    nm, objects = arguments[0], [a for a in arguments[1:] if OBJECT_OF_SET.search(a)]
-    if not objects:
-        sys.exit("isa_symbols_test: none of the objects belongs to an instruction set; has their naming changed?")
+    nm, sources = arguments[0], [Path(s).name for s in arguments[1].split(",") if s]
+    objects = [a for a in arguments[2:] if OBJECT_OF_SET.search(a) and any(Path(a).name.startswith(s + ".") for s in sources)]
+    if not objects or len(objects) != len(sources):
+        sys.exit(f"isa_symbols_test: {len(objects)} objects for the sources {sources}; has their naming changed?")
     failed = False
     for path in objects:
         count, names = offences(nm, path)
