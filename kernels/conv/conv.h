@@ -77,7 +77,7 @@ void conv_wgrad(Stream, const ConvWgradArgs&);
 enum class ConvMath : unsigned char { fast, exact };  // exact: sums of the products in the definition above, no Winograd (error about 10 times smaller)
 void set_conv_math(ConvMath);                         // of the calls from here on, in this process
 // fixed: the first algorithm in a fixed order of preference. timed: the fastest for the shape on this machine, by a short run of each before the first use,
-// kept in a text file per machine: $KD_CONV_CACHE, else retort/ below $XDG_CACHE_HOME or ~/.cache.
+// kept in a text file per instruction set and number of threads, in the folder $KD_CONV_CACHE, else retort/ below $XDG_CACHE_HOME or ~/.cache.
 enum class ConvTuning : unsigned char { fixed, timed };
 void set_conv_tuning(ConvTuning);  // a process begins with fixed
 

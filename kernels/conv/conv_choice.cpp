@@ -86,15 +86,12 @@ const ConvAlgorithm* find(const std::string& name) {
 std::string machine_line() { return fmt::format("retort convolutions 1 | {} | {} | {} threads", cpu_info().name, to_string(cpu_isa()), cpu_info().threads); }
 
 Path cache_path() {
-  if (const char* path = std::getenv("KD_CONV_CACHE"); path && *path) return path;
-  Path folder;
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache)
-    folder = cache;
-  else if (const char* home = std::getenv("HOME"); home && *home)
-    folder = Path(home) / ".cache";
-  else
-    return {};
-  return folder / "retort" / fmt::format("conv_{}_{}threads.txt", to_string(cpu_isa()), cpu_info().threads);
+  const auto variable = [](const char* name) { return std::string(std::getenv(name) ? std::getenv(name) : ""); };
+  Path folder = variable("KD_CONV_CACHE");
+  if (folder.empty() && !variable("XDG_CACHE_HOME").empty()) folder = Path(variable("XDG_CACHE_HOME")) / "retort";
+  if (folder.empty() && !variable("HOME").empty()) folder = Path(variable("HOME")) / ".cache" / "retort";
+  if (folder.empty()) return {};
+  return folder / fmt::format("conv_{}_{}threads.txt", to_string(cpu_isa()), cpu_info().threads);
 }
 
 // Holds the file's lock while it lives: of two processes that time the same problem, the second takes the first one's choice.
@@ -279,7 +276,7 @@ class Choices {
         if (found->second == a->name) return a;
     const ConvAlgorithm* best = fastest(problem, able);
     try {
-      make_directories(path.parent_path().empty() ? Path(".") : path.parent_path());
+      make_directories(path.parent_path());
       const FileLock lock(path.string() + ".lock");
       KD_INPUT(lock.held(), "{}.lock cannot be opened", path.string());
       cache_ = read_cache(path);

@@ -21,25 +21,28 @@ std::string line_of(const ConvProblem& p, const std::string& rest) { return to_s
 class ConvChoice : public ::testing::Test {
  protected:
   void SetUp() override {
-    path_ = Path(::testing::TempDir()) / ("conv_choices_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".txt");
-    std::filesystem::remove(path_);
-    ::setenv("KD_CONV_CACHE", path_.c_str(), 1);
+    folder_ = Path(::testing::TempDir()) / ("conv_choices_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
+    std::filesystem::remove_all(folder_);
+    path_ = folder_ / fmt::format("conv_{}_{}threads.txt", to_string(cpu_isa()), cpu_info().threads);
+    ::setenv("KD_CONV_CACHE", folder_.c_str(), 1);
   }
   void TearDown() override {
     set_conv_tuning(ConvTuning::fixed);
     set_conv_math(ConvMath::fast);
     ::unsetenv("KD_CONV_CACHE");
-    std::filesystem::remove(path_);
-    std::filesystem::remove(path_.string() + ".lock");
+    std::filesystem::remove_all(folder_);
   }
-  void write(const std::string& text) const { std::ofstream(path_) << text; }
+  void write(const std::string& text) const {
+    std::filesystem::create_directories(folder_);
+    std::ofstream(path_) << text;
+  }
   // Chooses with the file as it stands now.
   const ConvAlgorithm& timed(const ConvProblem& p) const {
     set_conv_tuning(ConvTuning::timed);
     return choose(p);
   }
   std::string first_line() const { return read_text(path_).substr(0, read_text(path_).find('\n')); }
-  Path path_;
+  Path folder_, path_;
 };
 
 TEST_F(ConvChoice, staysTheSameAndFitsTheMachine) {
@@ -92,7 +95,7 @@ TEST_F(ConvChoice, aHalfWrittenFileIsRead) {
 }
 
 TEST_F(ConvChoice, anUnwritablePlaceIsSaidAndCostsNothing) {
-  ::setenv("KD_CONV_CACHE", "/proc/no/such/place.txt", 1);
+  ::setenv("KD_CONV_CACHE", "/proc/no/such/place", 1);
   ::testing::internal::CaptureStderr();
   timed(problem(18));
   const std::string said = ::testing::internal::GetCapturedStderr();
