@@ -74,7 +74,7 @@ void conv_wgrad(Stream, const ConvWgradArgs&);
 
 // How the CPU backend chooses (conv_choice.cpp). The algorithms round differently, so a run that should have the bits of another must take its choices:
 // training writes them into the run directory and takes them from there when it goes on.
-enum class ConvMath : unsigned char { fast, exact };  // exact: sums of the products in the definition above, no Winograd (error about 10 times smaller)
+enum class ConvMath : unsigned char { fast, exact };  // exact: sums of the products in the definition above, no Winograd (errors about 5 times smaller)
 void set_conv_math(ConvMath);                         // of the calls from here on, in this process
 // fixed: the first algorithm in a fixed order of preference. timed: the fastest for the shape on this machine, by a short run of each before the first use,
 // kept in a text file per instruction set and number of threads, in the folder $KD_CONV_CACHE, else retort/ below $XDG_CACHE_HOME or ~/.cache.
