@@ -271,18 +271,20 @@ class Choices {
     const Path path = cache_path();
     if (path.empty()) return fastest(problem, able);
     if (!cache_read_) cache_ = read_cache(path), cache_read_ = true;
-    if (auto found = cache_.find(key); found != cache_.end())
+    const auto kept = [&]() -> const ConvAlgorithm* {
+      const auto found = cache_.find(key);
       for (const ConvAlgorithm* a : able)
-        if (found->second == a->name) return a;
+        if (found != cache_.end() && found->second == a->name) return a;
+      return nullptr;
+    };
+    if (const ConvAlgorithm* a = kept()) return a;
     const ConvAlgorithm* best = fastest(problem, able);
     try {
       make_directories(path.parent_path());
       const FileLock lock(path.string() + ".lock");
       KD_INPUT(lock.held(), "{}.lock cannot be opened", path.string());
       cache_ = read_cache(path);
-      if (auto found = cache_.find(key); found != cache_.end())
-        for (const ConvAlgorithm* a : able)
-          if (found->second == a->name) return a;
+      if (const ConvAlgorithm* a = kept()) return a;
       cache_[key] = best->name;
       std::string text = machine_line() + "\n";
       for (const auto& [k, name] : cache_) text += k + " " + name + "\n";
