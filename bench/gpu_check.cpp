@@ -5,6 +5,8 @@
 #include <ctime>
 #include <regex>
 
+#include "kernels/conv/conv.h"
+
 namespace kd::gpu_check {
 
 Table::Table(const Path& csv, std::vector<Column> columns) : columns_(std::move(columns)), file_(csv) {
@@ -88,6 +90,7 @@ int run_main(int argc, char** argv) {
   }
   CLI11_PARSE(app, argc, argv);
   o.device = device_from_name(device_name);
+  set_conv_math(ConvMath::exact);  // the CPU is the oracle here
   o.out = out;
   make_directories(o.out);
   for (const Part& part : kParts)

@@ -99,7 +99,8 @@ mkdir -p "$out" || fail "OUT=$out: cannot be made"
 out=$(cd "$out" && pwd)
 rm -f "$out"/{summary,log,plan_book,verified}.txt "$out"/{checks,steps,kernels}.csv "$out/device.json"  # of an earlier call
 work=$(mktemp -d) || fail "no temporary folder"
-trap 'rm -rf "$work"' EXIT
+# Only this process removes it: a background process that is ended before it has reset its traps runs them.
+trap '[[ $BASHPID == "$$" ]] && rm -rf "$work"' EXIT
 if [[ -z $bin ]]; then
   tar -C "$work" -xzf "$packed" || fail "$packed could not be unpacked"
   bin=$work/bin

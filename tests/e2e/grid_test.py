@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -101,7 +102,9 @@ class Grid28(unittest.TestCase):
         kd_bench("report", self.out, "-o", folder / "report.html", "--figures", folder / "figures")
         for i in range(1, 9):
             svg = (folder / "figures" / f"f{i}.svg").read_text()
-            self.assertTrue(svg.startswith("<svg") and svg.rstrip().endswith("</svg>") and "nan" not in svg.lower(), i)
+            self.assertTrue(svg.startswith("<svg") and svg.rstrip().endswith("</svg>"), i)
+            text = re.sub(r"base64,[A-Za-z0-9+/=]*", "", svg)  # the letters of an embedded picture spell any word now and then
+            self.assertNotIn("nan", text.lower(), i)
         html = (folder / "report.html").read_text()
         self.assertLess(len(html), 3_000_000)
         self.assertIn("T1s_T2s_T3s_Ss", html.replace("<wbr>", ""))
