@@ -7,26 +7,27 @@
 #   tools/gpu_check.sh --pack DIR [--bin DIR]
 #       On a machine that can build: puts the programs, the libraries that a bare machine lacks, and this script into DIR, to be carried there.
 #
-#   --bin DIR     where gpu_check and kd_bench_step are (default: what was packed beside this script, else build/ of the repository)
+#   --bin DIR     where gpu_check, kd_bench_step and kd_bench are (default: what was packed beside this script, else build/ of the repository)
 #   --only PART   only this part, with all the time there is; may be repeated
 #   --budget S    seconds in all (540); what would begin later is left out
 #
-# parts, in order, most telling first: probe ceilings correct verify steps-equal kernels graph tune steps memcheck racecheck compile
+# parts, in order, most telling first: probe ceilings correct verify steps-equal kernels graph tune steps profile demo memcheck racecheck compile
 # shellcheck disable=SC2015,SC2317  # "a && b || fail" is meant so; the parts are called by name
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 program=gpu_check.sh
 PACK_LIMIT_MIB=60
+programs=(gpu_check kd_bench_step kd_bench)
 
 fail() { echo "$program: $*" >&2; exit 2; }
 usage() { sed -n '2,/^# shellcheck/{/^# shellcheck/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
 
 # ---- arguments -----------------------------------------------------------------------------------------------------------------------
 
-all_parts=(probe ceilings correct verify steps-equal kernels graph tune steps memcheck racecheck compile)
+all_parts=(probe ceilings correct verify steps-equal kernels graph tune steps profile demo memcheck racecheck compile)
 declare -A limit=(  # seconds
-  [probe]=20 [ceilings]=30 [correct]=90 [verify]=25 [steps-equal]=45 [kernels]=60 [graph]=25 [tune]=75 [steps]=110 [memcheck]=40 [racecheck]=40 [compile]=240)
+  [probe]=20 [ceilings]=30 [correct]=90 [verify]=25 [steps-equal]=45 [kernels]=60 [graph]=25 [tune]=75 [steps]=150 [profile]=60 [demo]=60 [memcheck]=40 [racecheck]=40 [compile]=240)
 pack='' bin='' budget=540 only=()
 while (($#)); do
   case $1 in
@@ -63,13 +64,13 @@ is_compilers() { [[ $1 =~ ^(libstdc\+\+|libgcc_s|libgomp) ]]; }
 
 pack_up() {
   local name path kib
-  for name in gpu_check kd_bench_step; do
+  for name in "${programs[@]}"; do
     [[ -x $bin/$name ]] || fail "--pack: no $name in $bin; build it first, or say --bin DIR"
   done
   stage=$(mktemp -d) || fail "--pack: no temporary folder"
   trap 'rm -rf "$stage"' EXIT
   mkdir -p "$stage/bin" "$stage/lib" "$stage/lib/compiler" "$pack" || fail "--pack $pack: cannot be made"
-  for name in gpu_check kd_bench_step; do
+  for name in "${programs[@]}"; do
     cp "$bin/$name" "$stage/bin/" && strip "$stage/bin/$name" || fail "--pack: $bin/$name could not be copied and stripped"
     while read -r name path; do
       if is_foreign "$name"; then continue; fi
@@ -80,7 +81,7 @@ pack_up() {
   done
   (cd "$stage" && find . -type f -printf '%9s  %P\n' | sort -k 2)
   tar -C "$stage" -czf "$pack/programs.tar.gz" bin lib || fail "--pack: $pack/programs.tar.gz could not be written"
-  cp "${BASH_SOURCE[0]}" "$pack/gpu_check.sh" && cp "$here/bench_against_torch.py" "$pack/" || fail "--pack: the scripts could not be copied"
+  cp "${BASH_SOURCE[0]}" "$pack/gpu_check.sh" && cp "$here/bench_against_torch.py" "$here/ncu_table.py" "$pack/" || fail "--pack: the scripts could not be copied"
   echo "$commit" >"$pack/COMMIT"
   kib=$(du -sk --apparent-size "$pack" | cut -f 1)
   echo "$pack: $((kib / 1024)).$((kib % 1024 * 10 / 1024)) MiB to carry; there: $(basename "$pack")/gpu_check.sh"
@@ -97,7 +98,7 @@ fi
 out=${OUT:-gpu_out}
 mkdir -p "$out" || fail "OUT=$out: cannot be made"
 out=$(cd "$out" && pwd)
-rm -f "$out"/{summary,log,plan_book,verified}.txt "$out"/{checks,steps,kernels}.csv "$out/device.json"  # of an earlier call
+rm -f "$out"/{summary,log,plan_book,verified}.txt "$out"/{checks,steps,kernels,profile}.csv "$out/device.json"  # of an earlier call
 work=$(mktemp -d) || fail "no temporary folder"
 # Only this process removes it: a background process that is ended before it has reset its traps runs them.
 trap '[[ $BASHPID == "$$" ]] && rm -rf "$work"' EXIT
@@ -129,10 +130,12 @@ find_programs() {
   local base pip=''
   pip=$(pip_libraries)
   base=${pip:+$pip}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-  local folder message
+  local folder message name
   for folder in "$bin" "$work/build"; do
     if [[ $folder == "$work/build" ]]; then build_here || return 1; fi
-    [[ -x $folder/gpu_check && -x $folder/kd_bench_step ]] || { problem="no gpu_check and kd_bench_step in $folder"; continue; }
+    for name in "${programs[@]}"; do
+      [[ -x $folder/$name ]] || { problem="no $name in $folder"; continue 2; }
+    done
     for libraries in "$folder/../lib:$base" "$folder/../lib:$folder/../lib/compiler:$base"; do
       if message=$(ours "$folder/gpu_check" --help 2>&1 >/dev/null); then
         bin=$(cd "$folder" && pwd)
@@ -152,7 +155,7 @@ build_here() {
   if [[ -z $why ]]; then
     echo "building in $work/build: $problem"
     # shellcheck disable=SC2016
-    timeout -k 5 180 bash -c 'cmake -S "$1" -B "$2" -DKD_CUDA=ON -DKD_TESTS=OFF && cmake --build "$2" --target gpu_check kd_bench_step -j "$(nproc)"' - \
+    timeout -k 5 180 bash -c 'cmake -S "$1" -B "$2" -DKD_CUDA=ON -DKD_TESTS=OFF && cmake --build "$2" --target gpu_check kd_bench_step kd_bench -j "$(nproc)"' - \
       "$source_tree" "$work/build" >"$work/build.log" 2>&1 && return 0
     cat "$work/build.log" >>"$out/log.txt"
     why="the build failed: $(grep -m 1 -iE 'error|could not find' "$work/build.log" || tail -n 1 "$work/build.log")"
@@ -206,6 +209,22 @@ part_graph() {
 }
 part_tune() { check tune --seconds $(($1 > 25 ? $1 - 15 : 10)); }
 part_steps() { torch_bench --rounds 3 --seconds 0.4 --limit $(($1 - 20)) --csv "$program_out/steps.csv"; }
+# Every kernel of whole steps by name and size, the libraries' too. Launched one by one and timed alone: gaps are not in it, and caches stay as they are.
+part_profile() {
+  have ncu || { echo 'no ncu here'; return 1; }
+  local name
+  for name in r18_train_224_b256 r50_infer_224_b256 r18_train_32_b128; do
+    ours ncu --csv --clock-control none --cache-control none --metrics gpu__time_duration.sum,dram__bytes.sum \
+      "$bin/kd_bench_step" --device cuda --precision bf16 --no-graph --seconds 0.001 --case $name >"$work/$name.ncu" || { tail -n 3 "$work/$name.ncu"; return 1; }
+    python3 "$here/ncu_table.py" "$work/$name.ncu" --case $name --csv "$program_out/profile_$name.csv" || return 1
+  done
+}
+# What users do: the demo's four small networks, then a whole ResNet-18, from image bytes to weights.
+part_demo() {
+  (cd "$work" && ours "$bin/kd_bench" demo --device cuda --out "$work/demo" &&
+    ours "$bin/kd_bench" train --device cuda --out "$work/demo" name=whole data.name=shapes data.train_size=20000 data.test_size=1000 view=strong \
+      precision=bf16 optim.batch=128 optim.epochs=3 </dev/null)
+}
 part_memcheck() { sanitize memcheck; }
 part_racecheck() { sanitize racecheck; }
 part_compile() {  # what a case takes to compile is minutes rather than seconds
@@ -229,6 +248,9 @@ collect() {
   for file in kernels tune; do
     [[ -f $program_out/$file.csv ]] && { echo "# $file"; cat "$program_out/$file.csv"; }
   done >"$out/kernels.csv"
+  for file in "$program_out"/profile_*.csv; do
+    [[ -f $file ]] && { echo "# $(basename "$file" .csv)"; cat "$file"; }
+  done >"$out/profile.csv"
   for file in steps compile; do
     [[ -f $program_out/$file.csv ]] && { echo "# against PyTorch: $file"; cat "$program_out/$file.csv"; }
   done >"$out/steps.csv"

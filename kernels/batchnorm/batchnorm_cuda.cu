@@ -414,11 +414,17 @@ OnePass one_pass(Stream stream, const Layout& l, Kernel* kernel, int64_t kept_by
   return {int(blocks), int(rows), size_t(rows * kept_bytes_of_row)};
 }
 
-// [P] One pass is faster while the copies in shared memory and the L2 cache together hold most of the tensor.
-constexpr int64_t kOnePassBytes = 105'000'000;
-bool takes_one_pass(BatchNormForm form, const OnePass& plan, int64_t bytes) {
+// One pass is faster while the copies in shared memory and the L2 cache together hold most of the tensors; a residual, which is read and written once either
+// way, only adds waiting. Measured on an H200 (bench/results, kernels, 2026-11-27), us by two passes and one, of x by bytes:
+//                 26 MB         51 MB          67 MB          103 MB
+//   forward       27.7  22.3    47.5  43.3     60.5  55.2     87.4  87.5
+//     add         33.0  33.1    57.3  61.4     72.9  74.6    106.3 114.5
+//   backward      37.9  33.6    70.4  70.6     89.5  86.1    132.1 135.0
+//     add         44.8  41.8    85.1  91.6    108.0 108.0    160.0 169.2
+constexpr int64_t kOnePassBytes = 80'000'000, kOnePassBytesAddBackward = 35'000'000;
+bool takes_one_pass(BatchNormForm form, const OnePass& plan, int64_t bytes, int64_t limit) {
   KD_CHECK(form != BatchNormForm::one_pass || plan.blocks > 0, "batchnorm: the one-pass form does not fit this GPU");
-  return form == BatchNormForm::one_pass || (form == BatchNormForm::automatic && plan.blocks > 0 && bytes <= kOnePassBytes);
+  return form == BatchNormForm::one_pass || (form == BatchNormForm::automatic && plan.blocks > 0 && bytes <= limit);
 }
 
 // Mean, rstd and running statistics of x seen as l, from x or from its producer's sums; for BatchNormTrainArgs and BatchNormPoolTrainArgs.
@@ -447,7 +453,7 @@ void batchnorm_train(Stream stream, const BatchNormTrainArgs& args) {
     if (!args.sums.partial && args.form != BatchNormForm::two_pass) {
       const auto kernel = train_one_pass_kernel<T, kWhole>;
       const OnePass plan = one_pass(stream, l, kernel, l.columns * int64_t(sizeof(Eight<T>)));
-      if (takes_one_pass(args.form, plan, args.rows * args.c * int64_t(sizeof(T)))) {
+      if (takes_one_pass(args.form, plan, args.rows * args.c * int64_t(sizeof(T)), args.residual ? 0 : kOnePassBytes)) {
         const Room room(stream, int64_t(plan.blocks) * 2 * l.c);
         const Statistics statistics{args.mean, args.rstd, args.running_mean, args.running_var, args.momentum, args.eps};
         simt::launch_cooperative(kernel, plan.blocks * l.slabs, kOnePassThreads, plan.tile_bytes, stream_of(stream), forward, l,
@@ -486,7 +492,7 @@ void batchnorm_bwd(Stream stream, const BatchNormBwdArgs& args) {
     if (args.form != BatchNormForm::two_pass) {
       const auto kernel = bwd_one_pass_kernel<T, kWhole>;
       const OnePass plan = one_pass(stream, l, kernel, 2 * l.columns * int64_t(sizeof(Eight<T>)));
-      if (takes_one_pass(args.form, plan, args.rows * args.c * int64_t(sizeof(T)))) {
+      if (takes_one_pass(args.form, plan, args.rows * args.c * int64_t(sizeof(T)), args.dresidual ? kOnePassBytesAddBackward : kOnePassBytes)) {
         const Room room(stream, int64_t(plan.blocks) * 2 * l.c);
         simt::launch_cooperative(kernel, plan.blocks * l.slabs, kOnePassThreads, plan.tile_bytes, stream_of(stream), backward, l,
                                  Partials{room.data(), plan.blocks}, plan.tile_rows, norm, gradients);
