@@ -5,7 +5,7 @@
     tools/ncu_table.py launches [--case NAME] [--csv FILE] [--rows 40]        (standard library only)
 
 Launches of one kernel with one grid and block share a row. A step is found by its period: the optimizer's kernel runs once in it, or, where nothing is
-trained, the row that ran least often among those that ran in every step. Shares are of a step's summed kernel times; GB/s counts the bytes that memory saw.
+trained, the kernel that ran last of all. Shares are of a step's summed kernel times; GB/s counts the bytes that memory saw.
 """
 import argparse
 import collections
@@ -42,9 +42,8 @@ def launches(text):
 
 def last_steps(all_launches):
     """The launches of the whole steps behind the warm-up, and how many steps that is."""
-    counts = collections.Counter(key for key, _, _ in all_launches)
-    marks = [key for key in counts if key[0].startswith("sgd")]
-    mark = marks[-1] if marks else min((k for k in counts if counts[k] > WARM_UP), key=lambda k: counts[k])
+    trained = [key for key, _, _ in all_launches if key[0].startswith("sgd")]
+    mark = trained[-1] if trained else all_launches[-1][0]
     ends = [i for i, (key, _, _) in enumerate(all_launches) if key == mark]
     if len(ends) <= WARM_UP:
         raise ValueError(f"{len(ends)} steps in it; more than {WARM_UP} are needed")

@@ -87,6 +87,14 @@ ConvPlanner::Made ConvPlanner::make(const ConvKey& key) {
   throw Error(reasons.empty() ? "no engine is proposed for this" : fmt::format("no acceptable engine:\n  {}", fmt::join(reasons, "\n  ")));
 }
 
+std::optional<cudnn::Plan> ConvPlanner::booked(const ConvKey& key) const {
+  const cudnn::ConvGraph graph(graph_spec(key), device_);
+  for (const NamedBook& book : books_)
+    if (const PlanEntry* entry = book.book.find(device_.device_class(), cudnn_major_, key))
+      if (auto plan = graph.build(entry->choice, kConvWorkspaceBytes)) return plan;
+  return std::nullopt;
+}
+
 std::vector<cudnn::Plan> ConvPlanner::candidates(const ConvKey& key, size_t limit) const {
   const cudnn::ConvGraph graph(graph_spec(key), device_);
   std::vector<cudnn::Plan> all;

@@ -4,6 +4,7 @@
 #pragma once
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "kernels/conv/plan_book.h"
 
@@ -34,6 +35,8 @@ class ConvPlanner {
 
   // Lives as long as the planner. Throws when cuDNN has no acceptable plan; the message has its reasons.
   const cudnn::Plan& plan(const ConvKey&);
+  // The books' plan for exactly this, where there is one that cuDNN takes.
+  std::optional<cudnn::Plan> booked(const ConvKey&) const;
   // All acceptable plans that the heuristics offer, best guess first, at most `limit`.
   std::vector<cudnn::Plan> candidates(const ConvKey&, size_t limit) const;
 
