@@ -49,6 +49,7 @@ struct Portable {
   static KD_INLINE void store(uint16_t* p, Reg r) {
     for (int i = 0; i < N; ++i) p[i] = narrow(r.v[i]);
   }
+  static KD_INLINE void store_pair(uint16_t* p, Reg low, Reg high) { store(p, low), store(p + N, high); }
   static KD_INLINE Reg add(Reg a, Reg b) {
     for (int i = 0; i < N; ++i) a.v[i] += b.v[i];
     return a;
@@ -126,6 +127,7 @@ struct Avx512 {
     const __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(r, r, _CMP_UNORD_Q), quiet)));
   }
+  static KD_INLINE void store_pair(uint16_t* p, Reg low, Reg high) { store(p, low), store(p + 16, high); }
   static KD_INLINE Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static KD_INLINE Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static KD_INLINE Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }

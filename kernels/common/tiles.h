@@ -67,6 +67,23 @@ struct Dot {
 };
 #endif
 
+// f32 vectors with vcvtne2ps2bf16, which narrows two at once and takes denormals as zero too.
+template <int N>
+struct PortableNarrowing : simd::Portable<N> {
+  using Base = simd::Portable<N>;
+  static KD_INLINE void store_pair(uint16_t* p, typename Base::Reg low, typename Base::Reg high) {
+    for (int i = 0; i < N; ++i) p[i] = Base::narrow(detail::flushed(low.v[i])), p[N + i] = Base::narrow(detail::flushed(high.v[i]));
+  }
+};
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+struct Narrowing : simd::Avx512 {
+  static KD_INLINE void store_pair(uint16_t* p, Reg low, Reg high) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
+    _mm512_storeu_si512(p, reinterpret_cast<const __m512i&>(both));
+  }
+};
+#endif
+
 // What ldtilecfg reads. Eight tiles of at most 16 rows of 64 bytes.
 struct alignas(64) Config {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};

@@ -9,30 +9,11 @@
 #include "engine/base/check.h"
 #include "engine/base/memory.h"
 #include "kernels/common/parallel.h"
-#include "kernels/conv/direct_kernel.h"
+#include "kernels/conv/direct_pass.h"
 
 namespace kd::cpu {
 namespace direct {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-// An odd number of cache lines: rows that far apart spread over all sets of a cache.
-int64_t odd_lines(int64_t words) { return round_up(words, 16) | 16; }
-
-// Sums over a window of x at each position of a grid: fprop, or one parity class of dgrad. Position (p, q), tap (i, j) reads x[p*step + dh + i][q*step + dw +
-// j] and its sum goes to y[p*out_step + out_row][q*out_step + out_col].
-struct Pass {
-  int64_t n, h, w, c;  // of x
-  int64_t rows, cols;  // positions per image
-  int64_t step, dh, dw, r, s;
-  int64_t out_h, out_w, out_c, out_step = 1, out_row = 0, out_col = 0;
-  int64_t filter_r = 0, filter_s = 0, filter_step = 1;  // tap (i, j) is the filter's (filter_r + i*filter_step, filter_s + j*filter_step)
-  int64_t steps = 0, packed = 0;                        // reduction in words, rounded up; where its filter begins among the packed words
-
-  int64_t positions() const { return n * rows * cols; }
-  int64_t window() const { return r * s * c; }
-};
 
 std::vector<Pass> passes_of(const Kernels& kernels, const ConvProblem& problem) {
   const ConvShape& s = problem.shape;
@@ -221,18 +202,13 @@ void live_ranges(const Pass& pass, const Position* positions, int64_t count, int
   for (int64_t i = top; i < bottom; ++i) add(i * row + left * pass.c, i * row + right * pass.c);
 }
 
-struct Output {
-  void* y;
-  const void* z;
-  const float* bias;
-  bool relu;
-};
-
 // T: of x and y. Element: what the arithmetic multiplies.
 template <class T, class Element>
 void run(const Kernels& kernels, const Pass& pass, const T* x, const Word* packed, const Output& out) {
   const int64_t word = kernels.word, tile = kernels.tile_cols, unit = word * kernels.align_steps, positions = pass.positions();
   if (positions == 0) return;
+  if constexpr (std::is_same_v<T, bf16>)
+    if (fits_batch(kernels, pass, DType::bf16)) return run_batch(kernels, pass, x, packed, out);
   const auto multiply = std::is_same_v<T, float> ? kernels.multiply_f32 : kernels.multiply_bf16;
   // Image-innermost where a whole block can then share its pixel.
   const bool by_pixel = pass.c % unit == 0 && pass.n >= 16 && pass.rows * pass.cols <= 64 && pass.r * pass.s > 1;
@@ -442,6 +418,7 @@ void wgrad_typed(const Kernels& kernels, const ConvWgradArgs& args) {
 }
 
 void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
+  if (fits_batch_wgrad(kernels, args)) return wgrad_batch(kernels, args);
   with_element(kernels, args.type, [&](auto t, auto element) { wgrad_typed<decltype(t), decltype(element)>(kernels, args); });
 }
 

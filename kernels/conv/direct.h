@@ -13,9 +13,11 @@
 //   direct.avx512_bf16  bf16        vdpbf16ps: bf16 products (also of f32 filters), f32 sums         14 x 32
 //   direct.amx          bf16        tdpbf16ps: the same                                              32 x 32 in 2 x 2 tiles
 // offers   fprop k, dgrad c: a multiple of the vector (8 f32 for AVX2, 16 otherwise); everything else any size
+// Batches of a multiple of 16 images, channels of x a multiple of 32 (weight gradients: filters too): direct.amx has 16 images in a tile instead and gathers no
+// windows at all (direct_batch.cpp).
 // sums     fprop, dgrad: over t in one order whatever the threads. wgrad: over positions in a number of parts that the shape alone decides, added in order.
 //          The same bits for any number of threads.
-// bytes    packed filter: one word per tap and channel, channels rounded up to the tile. Scratch per thread: under 1 MB. wgrad: up to 32 partial dw, 13 MB at
-//          most unless one dw is more.
+// bytes    packed filter: one word per tap and channel, channels rounded up to the tile. Scratch per thread: under 1 MB (whole batches: 2 MB). wgrad: up to 32
+//          partial dw, 13 MB at most unless one dw is more.
 #pragma once
 #include "kernels/conv/conv_algorithm.h"

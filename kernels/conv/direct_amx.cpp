@@ -2,8 +2,8 @@
 #include "kernels/conv/direct_tiles.h"
 
 namespace kd::cpu::direct {
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-constinit const Kernels* const kernels_amx = &kTileKernels<tiles::Amx, simd::Avx512>;
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+constinit const Kernels* const kernels_amx = &kTileKernels<tiles::Amx, tiles::Narrowing>;
 #else
 constinit const Kernels* const kernels_amx = nullptr;
 #endif

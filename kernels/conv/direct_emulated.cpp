@@ -7,5 +7,5 @@ constinit const Kernels* const emulated_avx512 = &kVectorKernels<Fma<simd::Porta
 constinit const Kernels* const emulated_avx512_bf16 = &kVectorKernels<Pairs<tiles::PortableDot<16>, 14, 112, 256>>;
 
 struct Direct;
-constinit const Kernels* const emulated_amx = &kTileKernels<tiles::PortableTiles<Direct>, simd::Portable<16>>;
+constinit const Kernels* const emulated_amx = &kTileKernels<tiles::PortableTiles<Direct>, tiles::PortableNarrowing<16>>;
 }  // namespace kd::cpu::direct

@@ -35,6 +35,46 @@ struct Block {
   const Finish* finish;  // null: the sums stay in `sums`
 };
 
+// Products of whole batches (direct_batch.cpp), for tiles: operands are tiles of 16 rows x 16 words, a row 64 bytes behind the last, so 1 KB each.
+constexpr int64_t kTile = 256;   // words
+constexpr int64_t kSums = 1024;  // floats of a 32 x 32 block of sums: tiles (rows 0-15, columns 0-15), (0-15, 16-31), (16-31, 0-15), (16-31, 16-31)
+
+// One step of a reduction: where its tiles are, in words.
+struct Step {
+  int32_t a, a2;  // of rows 0-15 and 16-31
+  int32_t b;      // of the filter: 16 rows x 32 columns
+};
+// 32 rows of a product, or 16: `count` of `steps`.
+struct RowTile {
+  const Step* steps;
+  int64_t count, shift;  // shift: words to add to a and a2
+  bool both, begin;      // both: rows 16-31 too; begin: from zero, otherwise from what its sums hold
+};
+struct BatchBlock {
+  const Word* a;
+  int64_t a_row;  // bytes from a row of a's tiles to the next
+  const Word* b;
+  const RowTile* tiles;
+  int64_t count, cols;            // cols: 16 or 32
+  float* sums;                    // kSums for each row tile; may be null where all begin and finish is set
+  const Finish* finish;           // null: the sums stay. 32 places (Finish::at) for each row tile
+  const char *ahead, *ahead_end;  // what the next call will read of b: fetched meanwhile, a line a step
+};
+
+// sums[32 x 32 block j] += the products of `runs`, for each pair j of b's tiles. Steps of a run follow each other in both operands.
+struct Run {
+  int32_t a, b, count;  // a, b: words to the first tiles
+};
+struct RunsBlock {
+  const Word* a;
+  int64_t a2;  // words to rows 16-31
+  const Word* b;
+  int64_t b2, pairs;  // words to columns 16-31; b's pairs of tiles are 2 * b2 apart
+  const Run* runs;
+  int64_t count;
+  float* sums;
+};
+
 // What a file for one instruction set exports.
 struct Kernels {
   int tile_cols, lanes;  // columns of b come in whole tiles; cols must be a multiple of lanes where there is a finish
@@ -49,6 +89,16 @@ struct Kernels {
   void (*multiply_bf16)(const Block&);
   void (*multiply_adjacent)(const Block&);                                                                        // no finish
   void (*transpose)(const Word* from, int64_t from_line, Word* to, int64_t to_line, int64_t rows, int64_t cols);  // null where adjacent
+
+  // Null where the registers are no tiles. `image`: elements from an image to the next. Blocks are of 32 channels.
+  void (*multiply_batch)(const BatchBlock&);
+  void (*multiply_runs)(const RunsBlock&);
+  // 16 images' pixel to a tile per block, to_block words apart: rows are images, words are pairs of channels.
+  void (*pack_images)(const uint16_t* from, int64_t image, int64_t blocks, Word* to, int64_t to_block);
+  // 2 * `pairs` images' pixel: rows are pairs of images, words a channel of both. 16 channels to_half words apart.
+  void (*pack_pairs)(const uint16_t* from, int64_t image, int64_t pairs, int64_t blocks, Word* to, int64_t to_half);
+  // The same turned around: rows are channels, words are pairs of images, 16 in all: `pairs` of `from`, the others of from2 (null: zeros).
+  void (*pack_turned)(const uint16_t* from, const uint16_t* from2, int64_t image, int64_t pairs, int64_t blocks, Word* to, int64_t to_half);
 };
 
 template <class V, class T>
@@ -57,6 +107,18 @@ KD_INLINE void finish_vector(const Finish& f, int64_t at, int64_t column, typena
   if (f.bias) sum = V::add(sum, V::load(f.bias + column));
   if (f.relu) sum = V::max(V::zero(), sum);  // in this order a NaN stays one
   V::store(static_cast<T*>(f.y) + at + column, sum);
+}
+
+// 32 columns of bf16 at once, the first of a row.
+template <class V>
+KD_INLINE void finish_pair(const Finish& f, int64_t at, typename V::Reg low, typename V::Reg high) {
+  if (f.z) {
+    const auto* z = static_cast<const uint16_t*>(f.z) + at;
+    low = V::add(low, V::load(z)), high = V::add(high, V::load(z + 16));
+  }
+  if (f.bias) low = V::add(low, V::load(f.bias)), high = V::add(high, V::load(f.bias + 16));
+  if (f.relu) low = V::max(V::zero(), low), high = V::max(V::zero(), high);
+  V::store_pair(static_cast<uint16_t*>(f.y) + at, low, high);
 }
 
 template <class Arithmetic, int M, bool kAdjacent, class T>
@@ -147,7 +209,12 @@ inline constexpr Kernels kVectorKernels{.tile_cols = 2 * Arithmetic::Lanes::kLan
                                         .multiply_f32 = multiply<Arithmetic, false, float>,
                                         .multiply_bf16 = multiply<Arithmetic, false, uint16_t>,
                                         .multiply_adjacent = multiply<Arithmetic, true, float>,
-                                        .transpose = nullptr};
+                                        .transpose = nullptr,
+                                        .multiply_batch = nullptr,
+                                        .multiply_runs = nullptr,
+                                        .pack_images = nullptr,
+                                        .pack_pairs = nullptr,
+                                        .pack_turned = nullptr};
 
 // f32 FMA on the vectors of V.
 template <class V, int kTileRows, int64_t kBlockRows, int64_t kLongestRun>

@@ -74,28 +74,192 @@ void leave_tiles() {
   Tiles::release();
 }
 
-// to[j][i] = from[i][j]; rows and cols are multiples of 16. In four rounds, bit d of the row's index changes places with bit d of the lane's.
+typedef Word Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(64)));
+
+// In four rounds, bit d of the row's index changes places with bit d of the lane's.
+template <class Tiles>
+KD_INLINE void transpose_16(Words (&v)[16]) {
+#pragma GCC unroll 4
+  for (int d = 8; d > 0; d /= 2) {
+    Words low, high;  // which of 32 lanes of two rows become the first's and the second's
+#pragma GCC unroll 16
+    for (int l = 0; l < 16; ++l) low[l] = Word(l & d ? 16 + l - d : l), high[l] = Word(l & d ? 16 + l : l + d);
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) {
+      if (r & d) continue;
+      const Words a = v[r], b = v[r + d];
+      v[r] = __builtin_shuffle(a, b, low), v[r + d] = __builtin_shuffle(a, b, high);
+    }
+  }
+}
+
+// to[j][i] = from[i][j]; rows and cols are multiples of 16.
 template <class Tiles>
 void transpose_words(const Word* from, int64_t from_line, Word* to, int64_t to_line, int64_t rows, int64_t cols) {
-  typedef Word Lanes __attribute__((vector_size(64)));
   for (int64_t i = 0; i < rows; i += 16)
     for (int64_t j = 0; j < cols; j += 16) {
-      Lanes v[16];
+      Words v[16];
       for (int r = 0; r < 16; ++r) std::memcpy(&v[r], from + (i + r) * from_line + j, 64);
-#pragma GCC unroll 4
-      for (int d = 8; d > 0; d /= 2) {
-        Lanes low, high;  // which of 32 lanes of two rows become the first's and the second's
-#pragma GCC unroll 16
-        for (int l = 0; l < 16; ++l) low[l] = Word(l & d ? 16 + l - d : l), high[l] = Word(l & d ? 16 + l : l + d);
-#pragma GCC unroll 16
-        for (int r = 0; r < 16; ++r) {
-          if (r & d) continue;
-          const Lanes a = v[r], b = v[r + d];
-          v[r] = __builtin_shuffle(a, b, low), v[r + d] = __builtin_shuffle(a, b, high);
-        }
-      }
+      transpose_16<Tiles>(v);
       for (int r = 0; r < 16; ++r) std::memcpy(to + (j + r) * to_line + i, &v[r], 64);
     }
+}
+
+// ---- whole batches (direct_batch.cpp) ------------------------------------------------------------------------------------------------
+
+// 32 elements of two images, to words of both: the first 16 channels, the second.
+template <class Tiles>
+KD_INLINE void interleave(const uint16_t* first, const uint16_t* second, Words& low, Words& high) {
+  Halves a, b, lower, upper;
+  std::memcpy(&a, first, 64), std::memcpy(&b, second, 64);
+#pragma GCC unroll 32
+  for (int i = 0; i < 32; ++i) lower[i] = uint16_t(i / 2 + i % 2 * 32), upper[i] = uint16_t(16 + i / 2 + i % 2 * 32);
+  const Halves x = __builtin_shuffle(a, b, lower), y = __builtin_shuffle(a, b, upper);
+  std::memcpy(&low, &x, 64), std::memcpy(&high, &y, 64);
+}
+
+template <class Tiles>
+void pack_images(const uint16_t* from, int64_t image, int64_t blocks, Word* to, int64_t to_block) {
+  for (int64_t n = 0; n < 16; ++n)
+    for (int64_t i = 0; i < blocks; ++i) {
+      Words v;
+      std::memcpy(&v, from + n * image + i * 32, 64);
+      std::memcpy(to + i * to_block + n * 16, &v, 64);
+    }
+}
+template <class Tiles>
+void pack_pairs(const uint16_t* from, int64_t image, int64_t pairs, int64_t blocks, Word* to, int64_t to_half) {
+  for (int64_t n = 0; n < pairs; ++n)
+    for (int64_t i = 0; i < blocks; ++i) {
+      Words low, high;
+      interleave<Tiles>(from + 2 * n * image + i * 32, from + (2 * n + 1) * image + i * 32, low, high);
+      std::memcpy(to + 2 * i * to_half + n * 16, &low, 64);
+      std::memcpy(to + (2 * i + 1) * to_half + n * 16, &high, 64);
+    }
+}
+template <class Tiles>
+void pack_turned(const uint16_t* from, const uint16_t* from2, int64_t image, int64_t pairs, int64_t blocks, Word* to, int64_t to_half) {
+  for (int64_t i = 0; i < blocks; ++i) {
+    Words low[16], high[16];
+#pragma GCC unroll 16
+    for (int n = 0; n < 16; ++n) {
+      const uint16_t* at = n < pairs ? from + 2 * n * image : from2 ? from2 + 2 * (n - pairs) * image : nullptr;
+      if (at)
+        interleave<Tiles>(at + i * 32, at + image + i * 32, low[n], high[n]);
+      else
+        low[n] = Words{}, high[n] = Words{};
+    }
+    transpose_16<Tiles>(low);
+    transpose_16<Tiles>(high);
+    for (int n = 0; n < 16; ++n) {
+      std::memcpy(to + 2 * i * to_half + n * 16, &low[n], 64);
+      std::memcpy(to + (2 * i + 1) * to_half + n * 16, &high[n], 64);
+    }
+  }
+}
+
+// Finished sums on their way into y. The vector units do that while the tile unit works on the next ones.
+template <class V>
+struct Leaving {
+  const float* sums = nullptr;
+  const int64_t* at = nullptr;
+  int64_t rows = 0, next = 0;
+
+  template <bool kCols2>
+  KD_INLINE void two_rows(const Finish& f) {
+    for (int i = 0; i < 2 && next < rows; ++i, ++next) {
+      const float* row = sums + next / 16 * 512 + next % 16 * 16;
+      if constexpr (kCols2)
+        finish_pair<V>(f, at[next], V::load(row), V::load(row + 256));
+      else
+        finish_vector<V, uint16_t>(f, at[next], 0, V::load(row));
+    }
+  }
+};
+
+template <class Tiles, class V, bool kRows2, bool kCols2>
+KD_INLINE void batch_product(const BatchBlock& block, const RowTile& t, const float* from, float* to, Leaving<V>& leaving, const char*& ahead) {
+  if (from) {
+    Tiles::template load<0>(from, 64);
+    if constexpr (kCols2) Tiles::template load<1>(from + 256, 64);
+    if constexpr (kRows2) Tiles::template load<2>(from + 512, 64);
+    if constexpr (kRows2 && kCols2) Tiles::template load<3>(from + 768, 64);
+  } else {
+    Tiles::template zero<0>();
+    if constexpr (kCols2) Tiles::template zero<1>();
+    if constexpr (kRows2) Tiles::template zero<2>();
+    if constexpr (kRows2 && kCols2) Tiles::template zero<3>();
+  }
+  const Word *a = block.a + t.shift, *b = block.b;
+  for (const Step *step = t.steps, *end = step + t.count; step != end; ++step) {
+    Tiles::template load<4>(a + step->a, block.a_row);
+    Tiles::template load<6>(b + step->b, 128);
+    Tiles::template dot<0, 4, 6>();
+    if constexpr (kCols2) Tiles::template load<7>(b + step->b + 16, 128), Tiles::template dot<1, 4, 7>();
+    if constexpr (kRows2) Tiles::template load<5>(a + step->a2, block.a_row), Tiles::template dot<2, 5, 6>();
+    if constexpr (kRows2 && kCols2) Tiles::template dot<3, 5, 7>();
+    if (leaving.next < leaving.rows) leaving.template two_rows<kCols2>(*block.finish);
+    if (ahead < block.ahead_end) __builtin_prefetch(ahead, 0, 2), ahead += 64;
+  }
+  Tiles::template store<0>(to, 64);
+  if constexpr (kCols2) Tiles::template store<1>(to + 256, 64);
+  if constexpr (kRows2) Tiles::template store<2>(to + 512, 64);
+  if constexpr (kRows2 && kCols2) Tiles::template store<3>(to + 768, 64);
+}
+
+template <class Tiles, class V, bool kCols2>
+KD_INLINE void multiply_row_tiles(const BatchBlock& block) {
+  alignas(64) float finished[2][kSums];
+  Leaving<V> leaving;
+  const char* ahead = block.ahead;
+  for (int64_t i = 0; i < block.count; ++i) {
+    const RowTile& t = block.tiles[i];
+    float* sums = block.sums + i * kSums;
+    float* to = block.finish ? finished[i % 2] : sums;
+    const float* from = t.begin ? nullptr : sums;
+    if (t.both)
+      batch_product<Tiles, V, true, kCols2>(block, t, from, to, leaving, ahead);
+    else
+      batch_product<Tiles, V, false, kCols2>(block, t, from, to, leaving, ahead);
+    if (!block.finish) continue;
+    while (leaving.next < leaving.rows) leaving.template two_rows<kCols2>(*block.finish);
+    leaving = {to, block.finish->at + 32 * i, t.both ? 32 : 16, 0};
+  }
+  while (leaving.next < leaving.rows) leaving.template two_rows<kCols2>(*block.finish);
+}
+template <class Tiles, class V>
+void multiply_batch(const BatchBlock& block) {
+  block.cols > 16 ? multiply_row_tiles<Tiles, V, true>(block) : multiply_row_tiles<Tiles, V, false>(block);
+}
+
+template <class Tiles>
+void multiply_runs(const RunsBlock& block) {
+  for (int64_t j = 0; j < block.pairs; ++j) {
+    const Word* b_tiles = block.b + 2 * j * block.b2;
+    float* sums = block.sums + j * kSums;
+    Tiles::template load<0>(sums, 64);
+    Tiles::template load<1>(sums + 256, 64);
+    Tiles::template load<2>(sums + 512, 64);
+    Tiles::template load<3>(sums + 768, 64);
+    for (const Run *run = block.runs, *end = run + block.count; run != end; ++run) {
+      const Word *a = block.a + run->a, *b = b_tiles + run->b;
+      for (int32_t i = 0; i < run->count; ++i, a += kTile, b += kTile) {
+        Tiles::template load<4>(a, 64);
+        Tiles::template load<6>(b, 64);
+        Tiles::template dot<0, 4, 6>();
+        Tiles::template load<7>(b + block.b2, 64);
+        Tiles::template dot<1, 4, 7>();
+        Tiles::template load<5>(a + block.a2, 64);
+        Tiles::template dot<2, 5, 6>();
+        Tiles::template dot<3, 5, 7>();
+      }
+    }
+    Tiles::template store<0>(sums, 64);
+    Tiles::template store<1>(sums + 256, 64);
+    Tiles::template store<2>(sums + 512, 64);
+    Tiles::template store<3>(sums + 768, 64);
+  }
 }
 
 template <class Tiles, class V>
@@ -112,6 +276,11 @@ inline constexpr Kernels kTileKernels{.tile_cols = 32,
                                       .multiply_f32 = multiply_tiles<Tiles, V, float>,
                                       .multiply_bf16 = multiply_tiles<Tiles, V, uint16_t>,
                                       .multiply_adjacent = nullptr,
-                                      .transpose = transpose_words<Tiles>};
+                                      .transpose = transpose_words<Tiles>,
+                                      .multiply_batch = multiply_batch<Tiles, V>,
+                                      .multiply_runs = multiply_runs<Tiles>,
+                                      .pack_images = pack_images<Tiles>,
+                                      .pack_pairs = pack_pairs<Tiles>,
+                                      .pack_turned = pack_turned<Tiles>};
 
 }  // namespace kd::cpu::direct
