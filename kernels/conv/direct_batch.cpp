@@ -21,7 +21,7 @@
 namespace kd::cpu::direct {
 namespace {
 
-constexpr int64_t kGroup = 16;             // images of a tile
+constexpr int64_t kGroup = 16;              // images of a tile
 constexpr int64_t kChunkSteps = 12;         // 24 KB of filter: half of the first-level cache
 constexpr int64_t kBlockRows = 1024;        // of a product: what a pass over the filter is worth
 constexpr int64_t kRingBytes = 1200 << 10;  // of x in tiles
@@ -179,7 +179,7 @@ void run_batch(const Kernels& kernels, const Pass& pass, const bf16* x, const Wo
         list.clear();
         int64_t count = 0;
         for (int64_t p = first_row; p < first_row + rows; ++p)
-          for (int64_t q = 0; q < pass.cols; q += item_groups > 1 ? 1 : 2) {
+          for (int64_t q = 0; q<pass.cols; q += item_groups> 1 ? 1 : 2) {
             const bool neighbours = item_groups == 1 && q + 1 < pass.cols;
             const size_t first_step = list.size();
             int64_t chunk = 0;
@@ -212,7 +212,8 @@ void run_batch(const Kernels& kernels, const Pass& pass, const bf16* x, const Wo
               }
               for (int64_t n = 0; n < 32; ++n) {
                 const int64_t to = neighbours ? n % kGroup : n;
-                at[size_t(32 * count + n)] = ((first_group + g) * kGroup + to) * out_image + pixel + (neighbours && n >= kGroup ? pass.out_step * pass.out_c : 0);
+                at[size_t(32 * count + n)] =
+                    ((first_group + g) * kGroup + to) * out_image + pixel + (neighbours && n >= kGroup ? pass.out_step * pass.out_c : 0);
               }
             }
           }

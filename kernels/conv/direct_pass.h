@@ -1,4 +1,5 @@
-// direct_pass: what the two drivers of direct.h share: direct.cpp, which gathers windows position by position, and direct_batch.cpp, which has 16 images in a tile.
+// direct_pass: what the two drivers of direct.h share: direct.cpp, which gathers windows position by position, and direct_batch.cpp, which has 16 images in a
+// tile.
 #pragma once
 #include "kernels/conv/conv_algorithm.h"
 #include "kernels/conv/direct_kernel.h"
