@@ -94,6 +94,20 @@ void pack(const Kernels& kernels, const ConvProblem& problem, const W* w, Elemen
       Element* to = packed + (pass.packed + panel * pass.steps * tile) * word;
       const int64_t channels = std::min(tile, pass.out_c - panel * tile);
       const W* from = w + panel * tile * out_line;
+      if constexpr (std::is_same_v<W, float> && std::is_same_v<Element, bf16>)
+        if (kernels.pack_columns && channels == tile && pass.c % 32 == 0) {
+          auto* words = reinterpret_cast<Word*>(to);
+          for (int64_t i = 0; i < pass.r; ++i)
+            for (int64_t j = 0; j < pass.s; ++j) {
+              const W* tap = from + ((pass.filter_r + i * pass.filter_step) * s.s + pass.filter_s + j * pass.filter_step) * s.c;
+              for (int64_t c = 0; c < pass.c; c += 32, words += 16 * 32)
+                if (turned)
+                  for (int64_t row = 0; row < 16; ++row) kernels.pack_rows(tap + (c + 2 * row) * in_line, tap + (c + 2 * row + 1) * in_line, words + row * 32);
+                else
+                  for (int64_t half = 0; half < 2; ++half) kernels.pack_columns(tap + half * 16 * out_line + c, out_line, words + half * 16);
+            }
+          return;
+        }
       int64_t t = 0;  // element of the reduction
       const auto put = [&](const W* element) {
         Element* step = to + t / word * tile * word + t % word;

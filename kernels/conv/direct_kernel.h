@@ -90,6 +90,10 @@ struct Kernels {
   void (*multiply_adjacent)(const Block&);                                                                        // no finish
   void (*transpose)(const Word* from, int64_t from_line, Word* to, int64_t to_line, int64_t rows, int64_t cols);  // null where adjacent
 
+  // Null where the registers are no tiles. Filters, 32 steps of the reduction x 16 columns: columns are 32 values each and `line` apart; and 2 steps x 32
+  // columns, a step a row.
+  void (*pack_columns)(const float* from, int64_t line, Word* to);
+  void (*pack_rows)(const float* first, const float* second, Word* to);
   // Null where the registers are no tiles. `image`: elements from an image to the next. Blocks are of 32 channels.
   void (*multiply_batch)(const BatchBlock&);
   void (*multiply_runs)(const RunsBlock&);
@@ -210,6 +214,8 @@ inline constexpr Kernels kVectorKernels{.tile_cols = 2 * Arithmetic::Lanes::kLan
                                         .multiply_bf16 = multiply<Arithmetic, false, uint16_t>,
                                         .multiply_adjacent = multiply<Arithmetic, true, float>,
                                         .transpose = nullptr,
+                                        .pack_columns = nullptr,
+                                        .pack_rows = nullptr,
                                         .multiply_batch = nullptr,
                                         .multiply_runs = nullptr,
                                         .pack_images = nullptr,

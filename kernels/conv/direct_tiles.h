@@ -106,8 +106,6 @@ void transpose_words(const Word* from, int64_t from_line, Word* to, int64_t to_l
     }
 }
 
-// ---- whole batches (direct_batch.cpp) ------------------------------------------------------------------------------------------------
-
 // 32 elements of two images, to words of both: the first 16 channels, the second.
 template <class Tiles>
 KD_INLINE void interleave(const uint16_t* first, const uint16_t* second, Words& low, Words& high) {
@@ -118,6 +116,30 @@ KD_INLINE void interleave(const uint16_t* first, const uint16_t* second, Words& 
   const Halves x = __builtin_shuffle(a, b, lower), y = __builtin_shuffle(a, b, upper);
   std::memcpy(&low, &x, 64), std::memcpy(&high, &y, 64);
 }
+
+template <class V>
+KD_INLINE void narrow_32(const float* from, Words& to) {
+  alignas(64) uint16_t halves[32];
+  V::store_pair(halves, V::load(from), V::load(from + 16));
+  std::memcpy(&to, halves, 64);
+}
+template <class Tiles, class V>
+void pack_columns(const float* from, int64_t line, Word* to) {
+  Words v[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) narrow_32<V>(from + i * line, v[i]);
+  transpose_16<Tiles>(v);
+  for (int i = 0; i < 16; ++i) std::memcpy(to + i * 32, &v[i], 64);
+}
+template <class Tiles, class V>
+void pack_rows(const float* first, const float* second, Word* to) {
+  Words a, b, low, high;
+  narrow_32<V>(first, a), narrow_32<V>(second, b);
+  interleave<Tiles>(reinterpret_cast<const uint16_t*>(&a), reinterpret_cast<const uint16_t*>(&b), low, high);
+  std::memcpy(to, &low, 64), std::memcpy(to + 16, &high, 64);
+}
+
+// ---- whole batches (direct_batch.cpp) ------------------------------------------------------------------------------------------------
 
 template <class Tiles>
 void pack_images(const uint16_t* from, int64_t image, int64_t blocks, Word* to, int64_t to_block) {
@@ -277,6 +299,8 @@ inline constexpr Kernels kTileKernels{.tile_cols = 32,
                                       .multiply_bf16 = multiply_tiles<Tiles, V, uint16_t>,
                                       .multiply_adjacent = nullptr,
                                       .transpose = transpose_words<Tiles>,
+                                      .pack_columns = pack_columns<Tiles, V>,
+                                      .pack_rows = pack_rows<Tiles, V>,
                                       .multiply_batch = multiply_batch<Tiles, V>,
                                       .multiply_runs = multiply_runs<Tiles>,
                                       .pack_images = pack_images<Tiles>,
