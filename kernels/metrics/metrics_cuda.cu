@@ -5,7 +5,8 @@
 //              counts 32 pixels of it with one popc, and no full-size map exists
 //   order      lanes take every 32nd term, warps add up by butterflies, tables row after row: the same bits every run
 //   bytes      logits once from DRAM, then 4 (pairs) to 9 (logits) times from L1; features once; a map is too small to matter
-//   cost       [P] 10000 x 100 logits: 40 us, pairs 60 us; soft_joint 0.2 ms; masks of two 7 x 7 maps at 224 px: 0.5 us an image
+//   cost       H200, 2026-11-27: 10000 x 100 logits: 26 us (40 predicted), pairs 36 us (60). Slower than they should be: soft_joint 0.54 ms (0.2 predicted),
+//              masks of two 7 x 7 maps at 224 px 2.7 us an image (0.5); both only run in an evaluation
 #include <algorithm>
 
 #include "kernels/common/accumulate.h"

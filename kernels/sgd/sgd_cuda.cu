@@ -2,7 +2,7 @@
 // apart, and has loaded all of them before it stores the first. Which segment a pack belongs to is the same for all of a warp, but for one warp.
 // Where a pointer is not aligned to its pack, or a pack would hold weights of both segments, packs are single weights.
 // bytes   20 a weight with bf16 copies, 24 without
-// cost    [P] those bytes at the copy bandwidth: about 80 us for ResNet-18 and 180 us for ResNet-50 at 3 TB/s
+// cost    those bytes at the copy bandwidth: 56 us for ResNet-18 (97 % of it), 116 us for ResNet-50 (100 %) on an H200, 2026-11-27
 #include "kernels/common/vec.cuh"
 #include "kernels/sgd/sgd.h"
 #include "simt/simt.h"

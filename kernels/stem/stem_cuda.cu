@@ -13,7 +13,8 @@
 //   wgrad   Seven warps, one for each filter row: 64 filters x 32 products in 64 registers, summed over the pixels of the block's share. Both operands come
 //           from shared memory by transposing loads. Blocks' sums go to scratch memory and are added in block order.
 // bytes   fprop x + y, infer x + y, wgrad x + dy; batch 256 at 224: 103 + 411, 103 + 103, 103 + 411 MB
-// cost    [P] batch 256 at 224 on an H100: fprop 200 us (memory 170, shared memory 60, mma.sync 150 of its own), infer 160, wgrad 210
+// cost    batch 256 at 224 on an H200, 2026-11-27: fprop 354 us, infer 314, wgrad 320; 200 (memory 170, shared memory 60 and mma.sync 150 of its
+//         own, overlapping), 160 and 210 had been predicted for an H100
 #include <algorithm>
 
 #include "kernels/common/mma.cuh"

@@ -11,7 +11,8 @@
 //   wgrad   64 filters x 7 x 32 products in 112 registers. dy is the left operand, by transposing loads; the right one is the same row of units, read with
 //           pixels as K (leading 128, stride 16). Blocks' sums go to scratch memory and are added in block order.
 // bytes   as the portable form
-// cost    [P] batch 256 at 224 on an H100: fprop 200 us, infer 150, wgrad 190: tensor cores 55 us, the rest is memory
+// cost    batch 256 at 224 on an H200 with its clocks risen, 2026-11-27: fprop 215 us, infer 162, wgrad 196; within a step 202, 155, 181 (200, 150, 190
+//         predicted for an H100: tensor cores 55 us, the rest memory)
 #include <algorithm>
 
 #include "kernels/common/hopper.cuh"
