@@ -21,20 +21,29 @@ struct Rows {
   // so the same for all sets.
   static constexpr int kRows = 4;
 
+  // Tensors are asked for so many bytes ahead, those to be written too: a store that misses waits for its line like a load, and the hardware alone does not
+  // keep enough lines under way. One thread of the machine below, cold, without any / loads only / loads and stores: forward f32 131072x64 with residual
+  // 13.6 / 13.9 / 8.8 ms, bf16 6.6 / 5.5 / 4.9, backward f32 16.7 / 16.2 / 13.1, bf16 8.4 / 8.2 / 7.1. Stores that pass the cache by gained no more
+  // forward, lost half backward, and would leave nothing there for who reads y.
+  static constexpr int64_t kLoadAhead = 3072, kStoreAhead = 1024;
   template <class T>
   static KD_INLINE Reg load(const T* p, Whole) {
+    __builtin_prefetch(p + kLoadAhead / int64_t(sizeof(T)));
     return V::load(p);
   }
   template <class T>
   static KD_INLINE Reg load(const T* p, Part part) {
+    __builtin_prefetch(p + kLoadAhead / int64_t(sizeof(T)));
     return V::load_part(p, part.lanes);
   }
   template <class T>
   static KD_INLINE void store(T* p, Reg r, Whole) {
+    __builtin_prefetch(p + kStoreAhead / int64_t(sizeof(T)), 1);
     V::store(p, r);
   }
   template <class T>
   static KD_INLINE void store(T* p, Reg r, Part part) {
+    __builtin_prefetch(p + kStoreAhead / int64_t(sizeof(T)), 1);
     V::store_part(p, r, part.lanes);
   }
   // 8 channels a byte. Lanes behind the channels load as 0 and so give 0 bits.
