@@ -1,36 +1,67 @@
+// Forward and backward are two passes over the rows, sums and then what they are needed for; the loops are those of batchnorm_rows.h, per instruction set.
+// Here: rows split between threads, sums finished in double, what is per channel. Bytes: batchnorm.h's, x (and dy) twice, each result once.
+//
+// Measured: best of two alternating runs, ms cold (p10) of kd_bench_kernels --filter 'batchnorm:(fwd|bwd)', one thread of an Intel Xeon with AMX, 2026-11-27,
+// whose triad was 13.2 GB/s; before: plain loops compiled for x86-64-v3.
+//                              f32 before  now   GB/s   bf16 before  now   GB/s
+//   fwd 131072x64 relu                9.2   7.1   14.2          8.3   3.9   12.9
+//   fwd 131072x64 add relu           12.2   9.6   14.2          9.3   5.0   13.7
+//   fwd  32768x128 add relu           6.7   4.8   14.1          4.9   2.5   13.9
+//   bwd 131072x64 relu               16.4  11.5   14.6         13.0   6.2   13.6
+//   bwd 131072x64 add relu           22.3  14.3   14.2         14.2   7.5   13.5
+//   bwd  32768x128 add relu          11.9   7.1   14.4          7.8   3.7   13.7
+//   pool n16h112w112c64, both ways   81.0  31.3    9.7         74.6  25.1    6.3
+// Two threads at 131072x64, another process running: 16 to 24 GB/s in bf16 (before: 6 to 11), 18 to 23 in f32 (10 to 19), beside a triad of 21 to 25.
 #include <cmath>
-#include <type_traits>
 #include <vector>
 
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
-
+#include "engine/base/device.h"
 #include "kernels/batchnorm/batchnorm.h"
+#include "kernels/batchnorm/batchnorm_rows.h"
 #include "kernels/common/parallel.h"
 
 namespace kd {
 namespace cpu {
 namespace {
 
-constexpr int64_t kBlockRows = 64;  // rows summed in f32 before they join the double sums; a block of 64 x 64 floats stays in L1
-constexpr int kLanes = 32;          // channels handled together: two sums of 32 floats fit the vector registers
+using batchnorm::Backward;
+using batchnorm::Forward;
+using batchnorm::padded;
 
-// Calls f(first channel, lanes) for a row's channels, kLanes at a time. The full count is a compile-time constant, which lets the compiler keep what f sums
-// in registers and vectorize without a tail.
-template <class F>
-void for_lanes(int64_t c, F&& f) {
-  int64_t channel = 0;
-  for (; channel + kLanes <= c; channel += kLanes) f(channel, std::integral_constant<int, kLanes>{});
-  if (channel < c) f(channel, int(c - channel));
+constexpr int64_t kBlockRows = 64;         // rows summed in f32 before they join the double sums
+constexpr int64_t kBlockBytes = 64 << 10;  // of x, about, before the next block of rows in the passes that apply
+
+const batchnorm::Kernels& kernels() {
+  static const batchnorm::Kernels& chosen = cpu_isa() >= CpuIsa::avx512 && batchnorm::avx512_kernels ? *batchnorm::avx512_kernels
+                                            : cpu_isa() >= CpuIsa::avx2 && batchnorm::avx2_kernels   ? *batchnorm::avx2_kernels
+                                                                                                     : *batchnorm::portable8_kernels;
+  return chosen;
 }
+
+int index_of(DType type) {
+  KD_CHECK(type == DType::f32 || type == DType::bf16, "batchnorm: {} where f32 or bf16 is wanted", to_string(type));
+  return type == DType::bf16;
+}
+
+// One f32 a channel, with zeros up to what kernels read.
+class Channels {
+ public:
+  explicit Channels(int64_t c) : values_(size_t(padded(c))) {}
+  Channels(const float* from, int64_t c) : Channels(c) { std::copy(from, from + c, values_.begin()); }
+  float& operator[](int64_t i) { return values_[size_t(i)]; }
+  float* data() { return values_.data(); }
+  const float* data() const { return values_.data(); }
+
+ private:
+  std::vector<float> values_;
+};
 
 // A thread's share of rows for a per-channel reduction. Shares depend on rows and the thread count only.
 int64_t row_share(int64_t rows, int parts) { return ((rows + parts - 1) / parts + kBlockRows - 1) / kBlockRows * kBlockRows; }
 
-// Two per-channel sums over all rows. accumulate(row, channel, lanes, first[kLanes], second[kLanes]) adds `lanes` channels of one row.
-template <class Accumulate>
-void reduce_rows(int64_t rows, int64_t c, std::vector<double>& first, std::vector<double>& second, Accumulate&& accumulate) {
+// Two per-channel sums over all rows. add(begin, end, first, second) adds those of at most kBlockRows rows.
+template <class Add>
+void reduce_rows(int64_t rows, int64_t c, std::vector<double>& first, std::vector<double>& second, Add&& add) {
   int parts = parallel_parts(rows * c, kParallelGrain);
   int64_t share = row_share(rows, parts);
   std::vector<double> sums(size_t(2 * parts * c));
@@ -38,16 +69,15 @@ void reduce_rows(int64_t rows, int64_t c, std::vector<double>& first, std::vecto
   for (int part = 0; part < parts; ++part) {
     double* a = sums.data() + int64_t(2 * part) * c;
     double* b = a + c;
+    std::vector<float> block(size_t(2 * padded(c)));
+    float *block_a = block.data(), *block_b = block_a + padded(c);
     for (int64_t begin = part * share, stop = std::min(rows, begin + share); begin < stop; begin += kBlockRows) {
-      int64_t end = std::min(stop, begin + kBlockRows);
-      for_lanes(c, [&](int64_t channel, auto lanes) {
-        float block_a[kLanes] = {}, block_b[kLanes] = {};
-        for (int64_t row = begin; row < end; ++row) accumulate(row, channel, lanes, block_a, block_b);
-        for (int i = 0; i < lanes; ++i) {
-          a[channel + i] += double(block_a[i]);
-          b[channel + i] += double(block_b[i]);
-        }
-      });
+      std::fill(block.begin(), block.end(), 0.f);
+      add(begin, std::min(stop, begin + kBlockRows), block_a, block_b);
+      for (int64_t i = 0; i < c; ++i) {
+        a[i] += double(block_a[i]);
+        b[i] += double(block_b[i]);
+      }
     }
   }
   first.assign(size_t(c), 0);
@@ -59,47 +89,51 @@ void reduce_rows(int64_t rows, int64_t c, std::vector<double>& first, std::vecto
     }
 }
 
+// f(begin, end) for all rows, a block at a time and the last block first: what a pass over all rows has just read last is still in the cache.
+template <class F>
+void rows_backwards(int64_t rows, int64_t c, int64_t block, F&& f) {
+  parallel_ranges(
+      rows,
+      [&](int64_t begin, int64_t end) {
+        for (int64_t last = end; last > begin; last -= block) f(std::max(begin, last - block), last);
+      },
+      std::max<int64_t>(1, kParallelGrain / c));
+}
+int64_t block_rows(int64_t c, DType type) { return std::max<int64_t>(1, kBlockBytes / (c * size_of(type))); }
+
 // gamma * rstd, the factor of x - mean. Forward and backward both take it from here: the ReLU's sign, computed twice, must come out the same.
-std::vector<float> scale_of(const float* gamma, const float* rstd, int64_t c) {
-  std::vector<float> scale(static_cast<size_t>(c));
-  for (int64_t i = 0; i < c; ++i) scale[size_t(i)] = gamma[i] * rstd[i];
+Channels scale_of(const float* gamma, const float* rstd, int64_t c) {
+  Channels scale(c);
+  for (int64_t i = 0; i < c; ++i) scale[i] = gamma[i] * rstd[i];
   return scale;
 }
 
-// What ReLU sees, without a residual. Subtracting first keeps the digits when the mean is large.
-inline float normalised(float x, float mean, float scale, float beta) { return scale * (x - mean) + beta; }
-
 // Mean, rstd and running statistics of a batch: BatchNormTrainArgs or BatchNormPoolTrainArgs.
-template <class T, class Args>
+template <class Args>
 void batch_statistics(const Args& args, int64_t rows) {
-  auto* x = static_cast<const T*>(args.x);
   const int64_t c = args.c;
   // Sums of x - row 0 lose nothing to a large common offset; row 0 is as good a guess of the mean as any that costs no pass.
-  std::vector<float> origin(static_cast<size_t>(c));
+  Channels origin(c);
   std::vector<double> sum(static_cast<size_t>(c)), square(static_cast<size_t>(c));
   const ChannelSums& given = args.sums;
   if (given.partial) {
-    std::copy(given.shift, given.shift + c, origin.begin());
+    std::copy(given.shift, given.shift + c, origin.data());
     for (int64_t part = 0; part < given.parts; ++part)
       for (int64_t i = 0; i < c; ++i) {
         sum[size_t(i)] += double(given.partial[2 * part * c + i]);
         square[size_t(i)] += double(given.partial[(2 * part + 1) * c + i]);
       }
   } else {
-    for (int64_t i = 0; i < c; ++i) origin[size_t(i)] = float(x[i]);
-    reduce_rows(rows, c, sum, square, [&](int64_t row, int64_t channel, auto lanes, float* a, float* b) {
-      const T* from = x + row * c + channel;
-      const float* zero_point = origin.data() + channel;
-      for (int i = 0; i < lanes; ++i) {
-        float d = float(from[i]) - zero_point[i];
-        a[i] += d;
-        b[i] += d * d;
-      }
+    with_float_type(args.type, [&](auto zero) {
+      for (int64_t i = 0; i < c; ++i) origin[i] = float(static_cast<const decltype(zero)*>(args.x)[i]);
+    });
+    reduce_rows(rows, c, sum, square, [&, add = kernels().sums[index_of(args.type)]](int64_t begin, int64_t end, float* a, float* b) {
+      add(args.x, origin.data(), begin, end, c, a, b);
     });
   }
   for (int64_t i = 0; i < c; ++i) {
     size_t k = size_t(i);
-    double n = double(rows), offset = sum[k] / n, mean = double(origin[k]) + offset;
+    double n = double(rows), offset = sum[k] / n, mean = double(origin[i]) + offset;
     double var = square[k] / n - offset * offset;
     if (var < 0) var = 0;  // not std::max, which would make 0 of a NaN
     double m = double(args.momentum), unbiased = rows > 1 ? var * n / (n - 1) : var;
@@ -110,125 +144,57 @@ void batch_statistics(const Args& args, int64_t rows) {
   }
 }
 
-// Bit i: v[i] > 0.
-inline uint8_t positive_of_8(const float* v) {
-#if defined(__AVX__)  // one instruction that no loop is compiled to
-  return uint8_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(v), _mm256_setzero_ps(), _CMP_GT_OQ)));
-#else
-  unsigned bits = 0;
-  for (int i = 0; i < 8; ++i) bits |= unsigned(v[i] > 0.f) << i;
-  return uint8_t(bits);
-#endif
-}
-
-// y = act(scale * (x - mean) + beta [+ residual]) row by row.
-template <class T>
-void apply(const T* x, const T* residual, T* y, uint8_t* mask, const float* mean, const float* scale, const float* beta, int64_t rows, int64_t c,
-           Activation activation) {
-  const int64_t mask_bytes = (c + 7) / 8;
-  auto rows_of = [&](auto&& value) {
-    parallel_ranges(
-        rows,
-        [&](int64_t begin, int64_t end) {
-          for (int64_t row = begin; row < end; ++row) {
-            const int64_t at = row * c;
-            if (!mask)
-              for (int64_t i = 0; i < c; ++i) y[at + i] = T(value(at + i, normalised(float(x[at + i]), mean[i], scale[i], beta[i])));
-            else
-              for_lanes(c, [&](int64_t channel, auto lanes) {
-                float v[kLanes] = {};
-                for (int i = 0; i < lanes; ++i) {
-                  const int64_t k = channel + i;
-                  v[i] = value(at + k, normalised(float(x[at + k]), mean[k], scale[k], beta[k]));
-                }
-                for (int i = 0; i < lanes; ++i) y[at + channel + i] = T(v[i]);
-                for (int i = 0; i < lanes; i += 8) mask[row * mask_bytes + (channel + i) / 8] = positive_of_8(v + i);
-              });
-          }
-        },
-        std::max<int64_t>(1, kParallelGrain / c));
-  };
-  bool relu = activation == Activation::relu;
-  if (residual && relu)
-    rows_of([&](int64_t i, float v) { return std::max(v + float(residual[i]), 0.f); });
-  else if (residual)
-    rows_of([&](int64_t i, float v) { return v + float(residual[i]); });
-  else if (relu)
-    rows_of([](int64_t, float v) { return std::max(v, 0.f); });
-  else
-    rows_of([](int64_t, float v) { return v; });
+// y = act(scale * (x - mean) + beta [+ residual]): BatchNormTrainArgs or BatchNormInferArgs.
+template <class Args>
+void apply(const Args& args, uint8_t* mask, const float* mean_of_c, const Channels& scale) {
+  const Channels mean(mean_of_c, args.c), beta(args.beta, args.c);
+  const Forward f{.x = args.x,
+                  .residual = args.residual,
+                  .y = args.y,
+                  .mask = mask,
+                  .mean = mean.data(),
+                  .scale = scale.data(),
+                  .beta = beta.data(),
+                  .c = args.c,
+                  .relu = args.activation == Activation::relu};
+  rows_backwards(args.rows, args.c, block_rows(args.c, args.type),
+                 [&, run = kernels().apply[index_of(args.type)]](int64_t begin, int64_t end) { run(f, begin, end); });
 }
 
 }  // namespace
 
 void batchnorm_train(Stream, const BatchNormTrainArgs& args) {
-  with_float_type(args.type, [&](auto zero) {
-    using T = decltype(zero);
-    batch_statistics<T>(args, args.rows);
-    apply(static_cast<const T*>(args.x), static_cast<const T*>(args.residual), static_cast<T*>(args.y), args.mask, args.mean,
-          scale_of(args.gamma, args.rstd, args.c).data(), args.beta, args.rows, args.c, args.activation);
-  });
+  batch_statistics(args, args.rows);
+  apply(args, args.mask, args.mean, scale_of(args.gamma, args.rstd, args.c));
 }
 
 void batchnorm_infer(Stream, const BatchNormInferArgs& args) {
-  with_float_type(args.type, [&](auto zero) {
-    using T = decltype(zero);
-    std::vector<float> scale(static_cast<size_t>(args.c));
-    for (int64_t i = 0; i < args.c; ++i) scale[size_t(i)] = float(double(args.gamma[i]) / std::sqrt(double(args.running_var[i]) + double(args.eps)));
-    apply(static_cast<const T*>(args.x), static_cast<const T*>(args.residual), static_cast<T*>(args.y), nullptr, args.running_mean, scale.data(), args.beta,
-          args.rows, args.c, args.activation);
-  });
+  Channels scale(args.c);
+  for (int64_t i = 0; i < args.c; ++i) scale[i] = float(double(args.gamma[i]) / std::sqrt(double(args.running_var[i]) + double(args.eps)));
+  apply(args, nullptr, args.running_mean, scale);
 }
 
 namespace {
 
-// Backward over rows, for BatchNormBwdArgs or BatchNormPoolBwdArgs. gradient(row, channel, lanes, room for `lanes` floats) gives a function of i = 0..lanes-1:
-// what arrives behind the ReLU in channel + i.
-// What differs between layers is in its type: as run-time conditions those keep the compiler from vectorizing the bf16 loops, forward and backward at
-// 32768x64 took 9.3 ms with them and 1.3 without (kd_bench_kernels --filter batchnorm, 2 threads of an AMD EPYC, 2026-11-23).
-template <class T, bool kResidual, class Args, class Gradient>
-void backward(const Args& args, int64_t rows, T* dresidual, const float* scale, Gradient&& gradient) {
-  auto* x = static_cast<const T*>(args.x);
-  auto* dx = static_cast<T*>(args.dx);
+// Backward over rows, for BatchNormBwdArgs or BatchNormPoolBwdArgs: `b` lacks what is per channel. sums(b, begin, end, first, second) and
+// apply(b, begin, end) are gradient_sums and gradient_apply, or do as these do, over at most kBlockRows rows and block_rows.
+template <class Args, class Sums, class Apply>
+void backward(const Args& args, int64_t rows, Backward b, int64_t block, Sums&& sums, Apply&& apply) {
   const int64_t c = args.c;
-  std::vector<double> sum_dz, sum_dz_x;
-  reduce_rows(rows, c, sum_dz, sum_dz_x, [&](int64_t row, int64_t channel, auto lanes, float* a, float* b) {
-    const T* from = x + row * c + channel;
-    const float *mean = args.mean + channel, *rstd = args.rstd + channel;
-    float room[kLanes];
-    const auto dz = gradient(row, channel, lanes, room);
-    for (int i = 0; i < lanes; ++i) {
-      const float g = dz(i);
-      a[i] += g;
-      b[i] += g * ((float(from[i]) - mean[i]) * rstd[i]);
-    }
-  });
-  // dx = scale * (dz - mean_dz - (x - mean) * slope), per channel
-  std::vector<float> per_channel(static_cast<size_t>(2 * c));
-  float *slope = per_channel.data(), *mean_dz = slope + c;
+  const Channels mean(args.mean, c), beta(args.beta, c), scale = scale_of(args.gamma, args.rstd, c);
+  b.mean = mean.data(), b.beta = beta.data(), b.scale = scale.data(), b.c = c;
+  std::vector<double> sum_dz, sum_product;
+  reduce_rows(rows, c, sum_dz, sum_product, [&](int64_t begin, int64_t end, float* first, float* second) { sums(b, begin, end, first, second); });
+  Channels slope(c), mean_dz(c);
   for (int64_t i = 0; i < c; ++i) {
-    size_t k = size_t(i);
-    args.dbeta[i] += float(sum_dz[k]);
-    args.dgamma[i] += float(sum_dz_x[k]);
-    slope[i] = float(sum_dz_x[k] / double(rows) * double(args.rstd[i]));
-    mean_dz[i] = float(sum_dz[k] / double(rows));
+    const double rstd = double(args.rstd[i]), n = double(rows), sum_dz_xhat = sum_product[size_t(i)] * rstd;
+    args.dbeta[i] += float(sum_dz[size_t(i)]);
+    args.dgamma[i] += float(sum_dz_xhat);
+    slope[i] = float(sum_dz_xhat / n * rstd);
+    mean_dz[i] = float(sum_dz[size_t(i)] / n);
   }
-  parallel_ranges(
-      rows,
-      [=, mean = args.mean, &gradient](int64_t begin, int64_t end) {
-        std::vector<float> room(static_cast<size_t>(c));
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t at = row * c;
-          const auto dz = gradient(row, 0, int(c), room.data());
-          for (int i = 0; i < int(c); ++i) {
-            const float g = dz(i);
-            const float d = scale[i] * ((g - mean_dz[i]) - (float(x[at + i]) - mean[i]) * slope[i]);
-            if constexpr (kResidual) dresidual[at + i] = T(g);
-            dx[at + i] = T(d);
-          }
-        }
-      },
-      std::max<int64_t>(1, kParallelGrain / c));
+  b.slope = slope.data(), b.mean_dz = mean_dz.data();
+  rows_backwards(rows, c, block, [&](int64_t begin, int64_t end) { apply(b, begin, end); });
 }
 
 }  // namespace
@@ -236,109 +202,48 @@ void backward(const Args& args, int64_t rows, T* dresidual, const float* scale, 
 void batchnorm_bwd(Stream, const BatchNormBwdArgs& args) {
   KD_CHECK(args.activation == Activation::none || args.mask || !args.dresidual,
            "batchnorm_bwd: the sign of x alone does not tell where ReLU(v + residual) let through; it needs the mask");
-  with_float_type(args.type, [&](auto zero) {
-    using T = decltype(zero);
-    auto *x = static_cast<const T*>(args.x), *dy = static_cast<const T*>(args.dy);
-    auto* dresidual = static_cast<T*>(args.dresidual);
-    const int64_t c = args.c, mask_bytes = (c + 7) / 8;
-    const std::vector<float> scales = scale_of(args.gamma, args.rstd, c);
-    const float* scale = scales.data();
-    auto run = [&](auto&& gradient) {
-      dresidual ? backward<T, true>(args, args.rows, dresidual, scale, gradient) : backward<T, false>(args, args.rows, dresidual, scale, gradient);
-    };
-    if (args.activation == Activation::none)
-      run([=](int64_t row, int64_t channel, auto, float*) { return [from = dy + row * c + channel](int i) { return float(from[i]); }; });
-    else if (args.mask)
-      run([=, mask = args.mask](int64_t row, int64_t channel, auto lanes, float* dz) {
-        const T* from = dy + row * c + channel;
-        const uint8_t* bits = mask + row * mask_bytes + channel / 8;
-        for (int begin = 0; begin < lanes; begin += kLanes) {
-          const auto part = std::min<int>(kLanes, lanes - begin);
-          uint32_t on[kLanes];
-          for (int i = 0; i < part; i += 8)
-            for (int k = 0; k < 8; ++k) on[i + k] = bits[(begin + i) / 8] & (1u << k);
-          for (int i = 0; i < part; ++i) {
-            const float g = float(from[begin + i]);
-            dz[begin + i] = on[i] ? g : 0.f;
-          }
-        }
-        return [dz](int i) { return dz[i]; };
-      });
-    else
-      run([=, mean = args.mean, beta = args.beta](int64_t row, int64_t channel, auto, float*) {
-        return [=, at = row * c + channel](int i) {
-          const float g = float(dy[at + i]);
-          return normalised(float(x[at + i]), mean[channel + i], scale[channel + i], beta[channel + i]) > 0.f ? g : 0.f;
-        };
-      });
-  });
+  const int type = index_of(args.type);
+  const Backward b{.x = args.x, .dy = args.dy, .mask = args.mask, .dx = args.dx, .dresidual = args.dresidual, .relu = args.activation == Activation::relu};
+  backward(args, args.rows, b, block_rows(args.c, args.type), kernels().gradient_sums[type], kernels().gradient_apply[type]);
 }
 
-// The pooled form. Window (p,q) covers rows 2p-1..2p+1 and columns 2q-1..2q+1; place r*3+t of it is (2p-1+r, 2q-1+t). The centre is always inside.
-
 void batchnorm_pool_train(Stream, const BatchNormPoolTrainArgs& args) {
-  with_float_type(args.type, [&](auto zero) {
-    using T = decltype(zero);
-    auto* x = static_cast<const T*>(args.x);
-    auto* y = static_cast<T*>(args.y);
-    uint8_t* arg = args.arg;
-    const int64_t h = args.h, w = args.w, c = args.c, out_h = (h - 1) / 2 + 1, out_w = (w - 1) / 2 + 1;
-    batch_statistics<T>(args, args.n * h * w);
-    const std::vector<float> scale = scale_of(args.gamma, args.rstd, c);
-    const float *mean = args.mean, *beta = args.beta, *a = scale.data();
-    parallel_for(args.n * out_h, [=](int64_t out_row) {
-      const int64_t n = out_row / out_h, p = out_row % out_h;
-      for (int64_t q = 0; q < out_w; ++q)
-        for_lanes(c, [&](int64_t channel, auto lanes) {
-          // ReLU(v) of a window without a positive v is 0 everywhere, and its first place inside the image wins.
-          float best[kLanes] = {};
-          int where[kLanes];
-          for (int i = 0; i < lanes; ++i) where[i] = (p == 0 ? 3 : 0) + (q == 0 ? 1 : 0);
-          for (int64_t i = std::max<int64_t>(0, 2 * p - 1); i <= std::min(h - 1, 2 * p + 1); ++i)
-            for (int64_t j = std::max<int64_t>(0, 2 * q - 1); j <= std::min(w - 1, 2 * q + 1); ++j) {
-              const T* from = x + ((n * h + i) * w + j) * c + channel;
-              const int place = int((i - 2 * p + 1) * 3 + (j - 2 * q + 1));
-              for (int k = 0; k < lanes; ++k) {
-                const float v = normalised(float(from[k]), mean[channel + k], a[channel + k], beta[channel + k]);
-                const bool loses = v <= best[k];  // a NaN does not; the statistics have made the whole channel one
-                best[k] = loses ? best[k] : v;
-                where[k] = loses ? where[k] : place;
-              }
-            }
-          const int64_t at = (out_row * out_w + q) * c + channel;
-          for (int k = 0; k < lanes; ++k) y[at + k] = T(best[k]);
-          for (int k = 0; k < lanes; ++k) arg[at + k] = uint8_t(where[k]);
-        });
-    });
-  });
+  const int64_t c = args.c, out_h = (args.h - 1) / 2 + 1, out_w = (args.w - 1) / 2 + 1;
+  batch_statistics(args, args.n * args.h * args.w);
+  const Channels mean(args.mean, c), beta(args.beta, c), scale = scale_of(args.gamma, args.rstd, c);
+  const batchnorm::Pool f{.x = args.x,
+                          .y = args.y,
+                          .arg = args.arg,
+                          .mean = mean.data(),
+                          .scale = scale.data(),
+                          .beta = beta.data(),
+                          .h = args.h,
+                          .w = args.w,
+                          .c = c,
+                          .out_h = out_h,
+                          .out_w = out_w};
+  parallel_for(args.n * out_h, [&, run = kernels().pool[index_of(args.type)]](int64_t out_row) { run(f, out_row); });
 }
 
 void batchnorm_pool_bwd(Stream, const BatchNormPoolBwdArgs& args) {
-  with_float_type(args.type, [&](auto zero) {
-    using T = decltype(zero);
-    auto *x = static_cast<const T*>(args.x), *dy = static_cast<const T*>(args.dy);
-    const int64_t h = args.h, w = args.w, c = args.c, out_h = (h - 1) / 2 + 1, out_w = (w - 1) / 2 + 1;
-    const std::vector<float> scales = scale_of(args.gamma, args.rstd, c);
-    const float* scale = scales.data();
-    // Gathering: an even row lies in one window, an odd one in two, so a pixel asks at most four windows whether it won.
-    auto gradient = [=, arg = args.arg, mean = args.mean, beta = args.beta](int64_t pixel, int64_t channel, auto lanes, float* dz) {
-      const int64_t row = pixel / w, j = pixel % w, n = row / h, i = row % h;
-      for (int k = 0; k < lanes; ++k) dz[k] = 0.f;
-      for (int64_t p = i / 2; p <= std::min(out_h - 1, (i + 1) / 2); ++p)
-        for (int64_t q = j / 2; q <= std::min(out_w - 1, (j + 1) / 2); ++q) {
-          const auto place = uint8_t((i - 2 * p + 1) * 3 + (j - 2 * q + 1));
-          const int64_t at = ((n * out_h + p) * out_w + q) * c + channel;
-          for (int k = 0; k < lanes; ++k) {
-            const float g = float(dy[at + k]);
-            dz[k] += arg[at + k] == place ? g : 0.f;
-          }
-        }
-      const T* from = x + pixel * c + channel;
-      for (int k = 0; k < lanes; ++k) dz[k] = normalised(float(from[k]), mean[channel + k], scale[channel + k], beta[channel + k]) > 0.f ? dz[k] : 0.f;
-      return [dz](int k) { return dz[k]; };
-    };
-    backward<T, false>(args, args.n * h * w, static_cast<T*>(nullptr), scale, gradient);
-  });
+  const int type = index_of(args.type);
+  const batchnorm::Kernels& k = kernels();
+  const batchnorm::Unpool unpool{
+      .dy = args.dy, .arg = args.arg, .h = args.h, .w = args.w, .c = args.c, .out_h = (args.h - 1) / 2 + 1, .out_w = (args.w - 1) / 2 + 1};
+  // Both passes gather dz of a block of pixels from the windows that they lie in, into a cache's worth of room.
+  const auto with_dz = [&](Backward b, int64_t begin, int64_t end, auto&& f) {
+    static thread_local std::vector<float> room;
+    room.resize(size_t(kBlockRows * args.c));
+    k.unpool[type](unpool, begin, end, room.data());
+    b.dy = room.data(), b.dy_row = begin;
+    f(b);
+  };
+  backward(
+      args, args.n * args.h * args.w, {.x = args.x, .dx = args.dx, .relu = true}, kBlockRows,
+      [&](const Backward& b, int64_t begin, int64_t end, float* first, float* second) {
+        with_dz(b, begin, end, [&](const Backward& with) { k.unpooled_sums[type](with, begin, end, first, second); });
+      },
+      [&](const Backward& b, int64_t begin, int64_t end) { with_dz(b, begin, end, [&](const Backward& with) { k.unpooled_apply[type](with, begin, end); }); });
 }
 
 void batchnorm_fold(Stream, const BatchNormFoldArgs& args) {
