@@ -1,5 +1,6 @@
 // batchnorm_rows: the loops of batch norm over rows, once per instruction set, with the same bits in all of them: a lane is a channel, so no sum crosses lanes,
-// and rows are added in one order (batchnorm_rows_kernel.h). Who calls them splits rows between threads and finishes the sums (batchnorm_cpu.cpp).
+// and rows are added in one order (batchnorm_rows_kernel.h). (Only which NaN comes of two is the compiler's choice.) Who calls them splits rows between threads
+// and finishes the sums (batchnorm_cpu.cpp).
 //   sums            sum[c] += x - origin,  square[c] += (x - origin)^2
 //   apply           y = act( scale * (x - mean) + beta [+ residual] )
 //   gradient_sums   sum[c] += dz,  product[c] += dz * (x - mean)

@@ -23,8 +23,8 @@ struct Rows {
 
   // Cache lines of tensors are asked for so many bytes ahead, those to be written too: a store that misses waits for its line as a load does, and the
   // hardware alone does not keep enough lines under way. ms of one thread, cold (how: batchnorm_cpu.cpp), without any, with loads', with both, 131072x64 with
-  // residual: forward f32 13.6, 13.9, 8.8 and bf16 6.6, 5.5, 4.9; backward f32 16.7, 16.2, 13.1 and bf16 8.4, 8.2, 7.1. Stores that bypass the cache gained 2 to
-  // 4 % in forward, made backward with a residual take twice as long, and leave nothing in it for who reads y.
+  // residual: forward f32 13.6, 13.9, 8.8 and bf16 6.6, 5.5, 4.9; backward f32 16.7, 16.2, 13.1 and bf16 8.4, 8.2, 7.1. Stores that bypass the cache gained 2
+  // to 4 % in forward, made backward with a residual take twice as long, and leave nothing in it for who reads y.
   static constexpr int64_t kLoadAhead = 3072, kStoreAhead = 1024;
   template <class T>
   static KD_INLINE Reg load(const T* p, Whole) {
