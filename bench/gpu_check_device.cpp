@@ -83,8 +83,9 @@ int tune(const Options& o) {
   }
   for (const std::string& message : result.messages) fmt::print("{}\n", message);
   KD_INPUT(result.signatures > 0, "tune: no convolution was measured in {} s; give it more --seconds", o.seconds);
-  fmt::print("{} convolutions, {} plans timed, {} left out; {:.2f} ms in all, {:.2f} by the heuristics' first choices; those in the book {:.2f}, by it {:.2f}\n",
-             result.signatures, result.plans, result.messages.size(), best_us * 1e-3, first_us * 1e-3, booked_best_us * 1e-3, book_us * 1e-3);
+  fmt::print(
+      "{} convolutions, {} plans timed, {} left out; {:.2f} ms in all, {:.2f} by the heuristics' first choices; those in the book {:.2f}, by it {:.2f}\n",
+      result.signatures, result.plans, result.messages.size(), best_us * 1e-3, first_us * 1e-3, booked_best_us * 1e-3, book_us * 1e-3);
   return 0;
 }
 

@@ -104,9 +104,8 @@ struct Norm {
 
 void add_norms(Builder& to) {
   // The layers of ResNet-18 at 224 px, two of ResNet-50's, the stem's size, and ResNet-18's layers at 32 px.
-  const NormSize sizes[] = {{256, 112, 64},  {256, 56, 64}, {256, 28, 128}, {256, 14, 256}, {256, 7, 512}, {256, 56, 256},
-                            {256, 14, 1024}, {128, 56, 64}, {128, 28, 128}, {512, 32, 64},  {128, 32, 64},
-                            {128, 16, 128}, {128, 8, 256}, {128, 4, 512}};
+  const NormSize sizes[] = {{256, 112, 64}, {256, 56, 64},  {256, 28, 128}, {256, 14, 256}, {256, 7, 512},  {256, 56, 256}, {256, 14, 1024},
+                            {128, 56, 64},  {128, 28, 128}, {512, 32, 64},  {128, 32, 64},  {128, 16, 128}, {128, 8, 256},  {128, 4, 512}};
   for (NormSize size : sizes) {
     size = {to.at_most(size.n, 2), to.at_most(size.side, 8), to.at_most(size.c, 128)};  // the emulated device holds few blocks at once
     for (bool residual : {false, true})

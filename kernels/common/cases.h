@@ -46,8 +46,8 @@ void add_sgd_cases(Cases&);
 void add_stem_cases(Cases&);
 inline Cases all_cases() {
   Cases all;
-  for (auto add : {add_conv_cases, add_batchnorm_cases, add_pool_cases, add_gemm_cases, add_pointwise_cases, add_kd_loss_cases, add_attention_loss_cases, add_metrics_cases,
-                   add_augment_cases, add_sgd_cases, add_stem_cases})
+  for (auto add : {add_conv_cases, add_batchnorm_cases, add_pool_cases, add_gemm_cases, add_pointwise_cases, add_kd_loss_cases, add_attention_loss_cases,
+                   add_metrics_cases, add_augment_cases, add_sgd_cases, add_stem_cases})
     add(all);
   return all;
 }

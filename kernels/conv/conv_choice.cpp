@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -55,7 +56,8 @@ std::vector<const ConvAlgorithm*> candidates(const ConvProblem& problem, ConvMat
 }
 
 ConvProblem representative(ConvProblem problem) {
-  problem.shape.n = std::min(problem.shape.n, kTimedBatch);
+  int64_t& n = problem.shape.n;
+  if (n > kTimedBatch) n = kTimedBatch - (kImagesAtOnce - n % kImagesAtOnce) % kImagesAtOnce;
   return problem;
 }
 
@@ -154,17 +156,16 @@ class Operands {
         y_(filled(p.shape.n * p.shape.p() * p.shape.q() * p.shape.k)),
         w_(filled(p.shape.k * p.shape.r * p.shape.s * p.shape.c, DType::f32)) {}
 
-  // Packing is left out: a filter of a network that is only evaluated is packed once, and one that learns once per update.
-  void prepare(const ConvAlgorithm& a) {
-    packed_ = nullptr;
-    if (p_.op == ConvOp::wgrad) return;
-    if (const int64_t bytes = a.packed_bytes(p_, DType::f32)) {
-      packed_ = Storage::allocate(bytes, Device::cpu);
-      a.pack(p_, w_->data(), DType::f32, packed_->data());
-    }
+  // Not part of a run: a filter of a network that is only evaluated is packed once, and one that learns once per update. Null: the filter as it is.
+  std::shared_ptr<Storage> pack(const ConvAlgorithm& a) const {
+    const int64_t bytes = p_.op == ConvOp::wgrad ? 0 : a.packed_bytes(p_, DType::f32);
+    if (bytes == 0) return nullptr;
+    auto packed = Storage::allocate(bytes, Device::cpu);
+    a.pack(p_, w_->data(), DType::f32, packed->data());
+    return packed;
   }
-  void run(const ConvAlgorithm& a) {
-    const void* packed = packed_ ? packed_->data() : w_->data();
+  void run(const ConvAlgorithm& a, const Storage* packed_filter) const {
+    const void* packed = packed_filter ? packed_filter->data() : w_->data();
     switch (p_.op) {
       case ConvOp::fprop: return a.fprop({.shape = p_.shape, .type = p_.type, .x = x_->data(), .w = w_->data(), .y = y_->data()}, packed);
       case ConvOp::dgrad: return a.dgrad({.shape = p_.shape, .type = p_.type, .dy = y_->data(), .w = w_->data(), .dx = x_->data()}, packed);
@@ -189,33 +190,45 @@ class Operands {
   std::shared_ptr<Storage> filled(int64_t n) const { return filled(n, p_.type); }
 
   ConvProblem p_;
-  std::shared_ptr<Storage> x_, y_, w_, packed_;
+  std::shared_ptr<Storage> x_, y_, w_;
 };
 
-// The fastest of `able`; a later one must win by 3 %, which is more than two runs of the same code differ by. Best of up to five runs, fewer of slow ones.
+// The fastest of `able`; a later one must win by 3 %, which is more than two runs of the same code differ by. Each by its best run, in three rounds in which
+// all take turns: on a shared machine minutes pass in which everything takes twice as long, and seconds.
 const ConvAlgorithm* fastest(const ConvProblem& problem, const std::vector<const ConvAlgorithm*>& able) {
   if (able.size() == 1) return able[0];
   using Clock = std::chrono::steady_clock;
+  struct Candidate {
+    const ConvAlgorithm* algorithm;
+    std::shared_ptr<Storage> packed;
+    double seconds = HUGE_VAL;
+    bool hopeless = false;
+  };
   Operands operands(problem);
-  const ConvAlgorithm* best = nullptr;
-  double best_seconds = 0;
-  for (const ConvAlgorithm* a : able) {
-    operands.prepare(*a);
-    double seconds = 0, spent = 0;
-    for (int run = 0; run < 6 && (run < 2 || spent < 0.06); ++run) {  // the first run finds its memory and code, and counts only if nothing else is
-      const auto start = Clock::now();
-      operands.run(*a);
-      const double took = std::chrono::duration<double>(Clock::now() - start).count();
-      spent += took;
-      if (run == 0 && best && took > 3 * best_seconds) {
-        seconds = took;
-        break;
+  std::vector<Candidate> candidates;
+  for (const ConvAlgorithm* a : able) candidates.push_back({a, operands.pack(*a)});
+  double best = HUGE_VAL;
+  for (int round = 0; round < 3; ++round)
+    for (Candidate& c : candidates) {
+      if (c.hopeless) continue;
+      double spent = 0;
+      const int least = round == 0 ? 2 : 1;  // the very first run finds its memory and code, and does not count
+      for (int run = 0; run < 3 && (run < least || spent < 0.02); ++run) {
+        const auto start = Clock::now();
+        operands.run(*c.algorithm, c.packed.get());
+        const double took = std::chrono::duration<double>(Clock::now() - start).count();
+        spent += took;
+        if (round == 0 && run == 0) {
+          if ((c.hopeless = took > 3 * best)) break;
+          continue;
+        }
+        c.seconds = std::min(c.seconds, took), best = std::min(best, took);
       }
-      if (run > 0 && (seconds == 0 || took < seconds)) seconds = took;
     }
-    if (!best || seconds < 0.97 * best_seconds) best = a, best_seconds = seconds;
-  }
-  return best;
+  const Candidate* chosen = &candidates[0];
+  for (const Candidate& c : candidates)
+    if (c.seconds < 0.97 * chosen->seconds) chosen = &c;
+  return chosen->algorithm;
 }
 
 class Choices {

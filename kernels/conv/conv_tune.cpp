@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kPlansPerSignature = 16;  // as for the embedded book, where one plan in twenty was the 13th to 16th guess
 constexpr double kAgreement = 2e-2;        // of the largest output: bf16 results of sums taken in different orders
 constexpr int kReplays = 5;
-constexpr double kBusyMs = 40;  // until the clocks have risen
+constexpr double kBusyMs = 40;      // until the clocks have risen
 constexpr int64_t kMostSets = 256;  // of buffers: a tiny convolution is timed hot rather than with 100,000 of them
 
 // Random numbers on the device; the period is no power of two, so that no tile of a kernel sees the same numbers as its neighbour.

@@ -59,6 +59,13 @@ TEST_F(ConvChoice, largeBatchesShareOneChoice) {
   large.shape.n = kTimedBatch, larger.shape.n = 20 * kTimedBatch;
   EXPECT_EQ(&choose(large), &choose(larger));
   EXPECT_EQ(conv_choices().find(to_string(larger)), std::string::npos);
+  // Not by one that whole tiles of 16 images suit better.
+  ConvProblem odd = large;
+  odd.shape.n = 100;
+  choose(odd);
+  EXPECT_EQ(conv_choices().find(to_string(odd)), std::string::npos);
+  odd.shape.n = 20;
+  EXPECT_NE(conv_choices().find(to_string(odd)), std::string::npos) << conv_choices();
 }
 
 TEST_F(ConvChoice, exactModeTakesNoWinograd) {

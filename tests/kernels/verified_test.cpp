@@ -14,8 +14,8 @@ TEST(Verified, LinesSurviveTheirText) {
 
 TEST(Verified, WhatIsNoLineIsLeftOutAndSaidOnce) {
   std::vector<std::string> problems;
-  const auto lines = parse_verified("stem_fprop 2026-01-31 0a1b2c3\nstem_infer 2026-01-31 0a1b2c3 NVIDIA H200\nstem_wgrad 31.1.2026 0a1b2c3 NVIDIA H200\n\x01\x02 x y z\n",
-                                    "book", problems);
+  const auto lines = parse_verified(
+      "stem_fprop 2026-01-31 0a1b2c3\nstem_infer 2026-01-31 0a1b2c3 NVIDIA H200\nstem_wgrad 31.1.2026 0a1b2c3 NVIDIA H200\n\x01\x02 x y z\n", "book", problems);
   ASSERT_EQ(lines.size(), 1u);
   EXPECT_EQ(lines[0].card, "NVIDIA H200");
   ASSERT_EQ(problems.size(), 1u);
