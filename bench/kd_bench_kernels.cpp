@@ -1,5 +1,6 @@
 // kd_bench_kernels: times every case that the kernel families offer for timing, through Google Benchmark.
 //   kd_bench_kernels --filter 'conv:f32.*st2' --seconds 1 --benchmark_out=conv.json
+//   kd_bench_kernels --algorithms --filter 'direct.amx:wgrad.*r3s3st1'     who does a convolution how fast: what the choice at run time is made from
 // First it measures what the machine can do at best (ceilings.h). A row's rates and its share of the ceiling use the cold time: the operands come from
 // memory, as they do inside a training step whose activations exceed the caches. Hot is the same work again on what the caches kept. FLOPs are those of
 // the definition, so an algorithm that saves arithmetic (Winograd) may pass 100 %; where there are none the ceiling is the triad's bandwidth.
@@ -9,13 +10,17 @@
 
 #include "bench/ceilings.h"
 #include "bench/timing.h"
+#include "engine/base/memory.h"
 #include "kernels/common/cases.h"
+#include "kernels/conv/conv_algorithm.h"
+#include "kernels/conv/zoo.h"
 
 namespace kd::bench {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: kd_bench_kernels [--filter REGEX] [--list] [--seconds S] [Google Benchmark's flags]\n"
+    "usage: kd_bench_kernels [--algorithms] [--filter REGEX] [--list] [--seconds S] [Google Benchmark's flags]\n"
+    "  --algorithms     instead of the kernels: every algorithm of this CPU for each convolution of ResNet-18 and 50, by itself\n"
     "  --filter REGEX   only the cases whose name contains a match\n"
     "  --list           print the names of the cases and stop\n"
     "  --seconds S      time each case for S seconds hot and S seconds cold (0.2)\n"
@@ -24,7 +29,7 @@ constexpr const char* kUsage =
 
 struct Options {
   std::string filter;
-  bool list = false;
+  bool list = false, algorithms = false;
   double seconds = 0.2;
 };
 
@@ -44,6 +49,8 @@ Options parse(int& argc, char** argv) {
       options.filter = take_value();
     else if (flag == "--list")
       options.list = true;
+    else if (flag == "--algorithms")
+      options.algorithms = true;
     else if (flag == "--seconds") {
       char* end = nullptr;
       options.seconds = std::strtod(take_value().c_str(), &end);
@@ -55,7 +62,61 @@ Options parse(int& argc, char** argv) {
   return options;
 }
 
-cases::Cases timed_cases(const std::string& filter) {
+// One algorithm's work on one problem, operands of ordinary numbers. The filter is packed beforehand: once per update, or once for all where nothing learns.
+cases::Work work_of(const cpu::ConvAlgorithm& algorithm, const cpu::ConvProblem& problem) {
+  const ConvShape& s = problem.shape;
+  const auto filled = [](int64_t n, DType type) {
+    auto block = Storage::allocate(n * size_of(type), Device::cpu);
+    with_float_type(type, [&](auto zero) {
+      for (int64_t i = 0; i < n; ++i) reinterpret_cast<decltype(zero)*>(block->data())[i] = decltype(zero)(float(i * 2654435761 >> 20 & 255) / 128.f - 1.f);
+    });
+    return block;
+  };
+  const int64_t filter = s.k * s.r * s.s * s.c;
+  auto x = filled(s.n * s.h * s.w * s.c, problem.type), y = filled(s.n * s.p() * s.q() * s.k, problem.type), w = filled(filter, DType::f32), packed = w;
+  if (const int64_t bytes = problem.op == cpu::ConvOp::wgrad ? 0 : algorithm.packed_bytes(problem, DType::f32)) {
+    packed = Storage::allocate(bytes, Device::cpu);
+    algorithm.pack(problem, w->data(), DType::f32, packed->data());
+  }
+  cases::Work work{.run = {}, .bytes = double(x->bytes() + y->bytes() + w->bytes()), .flops = s.flops()};
+  switch (problem.op) {
+    case cpu::ConvOp::fprop:
+      work.run = [=] { algorithm.fprop({.shape = s, .type = problem.type, .x = x->data(), .w = w->data(), .y = y->data()}, packed->data()); };
+      break;
+    case cpu::ConvOp::dgrad:
+      work.run = [=] { algorithm.dgrad({.shape = s, .type = problem.type, .dy = y->data(), .w = w->data(), .dx = x->data()}, packed->data()); };
+      break;
+    case cpu::ConvOp::wgrad:
+      work.run = [=] { algorithm.wgrad({.shape = s, .type = problem.type, .x = x->data(), .dy = y->data(), .dw = w->data(), .accumulate = Accumulate::no}); };
+  }
+  return work;
+}
+
+// "direct.amx:fprop:bf16:n16h56..."; the batches of kd_bench_step on the CPU.
+cases::Cases algorithm_cases() {
+  std::vector<cpu::ConvAlgorithm> algorithms;
+  for (const auto& table : {cpu::winograd_algorithms(), cpu::direct_algorithms(), cpu::onednn_algorithms()})
+    for (const cpu::ConvAlgorithm& a : table)
+      if (a.isa <= cpu_isa()) algorithms.push_back(a);
+  std::vector<ConvShape> shapes;
+  for (auto [stem, batch, px] : {std::tuple{ZooStem::cifar, 128, 32}, {ZooStem::imagenet, 16, 224}})
+    for (ZooNet net : {ZooNet::resnet18, ZooNet::resnet50})
+      for (const ZooConv& conv : zoo_convs(net, stem, batch, px))
+        if (std::find(shapes.begin(), shapes.end(), conv.shape) == shapes.end()) shapes.push_back(conv.shape);
+  cases::Cases all;
+  for (cpu::ConvOp op : {cpu::ConvOp::fprop, cpu::ConvOp::dgrad, cpu::ConvOp::wgrad})
+    for (DType type : {DType::f32, DType::bf16})
+      for (const ConvShape& shape : shapes)
+        for (const cpu::ConvAlgorithm& a : algorithms)
+          if (const cpu::ConvProblem problem{op, shape, type}; a.offers(problem))
+            all.push_back(
+                {.name = fmt::format("{}:{}:{}:{}", a.name, cpu::name_of(op), to_string(type), to_string(shape)), .check = {}, .grad = {}, .perf = [=](Stream) {
+                   return work_of(a, problem);
+                 }});
+  return all;
+}
+
+cases::Cases timed_cases(const std::string& filter, bool algorithms) {
   std::regex pattern;
   try {
     pattern = std::regex(filter);
@@ -63,7 +124,7 @@ cases::Cases timed_cases(const std::string& filter) {
     throw Error(fmt::format("--filter {}: not a regular expression: {}", filter, e.what()));
   }
   cases::Cases chosen;
-  for (cases::Case& c : cases::all_cases())
+  for (cases::Case& c : algorithms ? algorithm_cases() : cases::all_cases())
     if (c.perf && cases::runs_on(c, Device::cpu) && std::regex_search(c.name, pattern)) chosen.push_back(std::move(c));
   KD_INPUT(!chosen.empty(), "no timed case matches --filter {}; --list shows their names", filter);
   return chosen;
@@ -102,8 +163,9 @@ void time_case(benchmark::State& state, const cases::Case& problem, const Ceilin
 // One line a case; '-' where the contract names no bytes or no FLOPs.
 class Table : public benchmark::BenchmarkReporter {
  public:
+  explicit Table(size_t longest_name) : width_(std::max<size_t>(44, longest_name + 1)) {}
   bool ReportContext(const Context&) override {
-    fmt::print("{:<44}{:>12}{:>22}{:>12}{:>9}{:>10}{:>11}\n", "case", "cold us", "p10 - p90", "hot us", "GB/s", "GFLOP/s", "% ceiling");
+    fmt::print("{:<{}}{:>12}{:>22}{:>12}{:>9}{:>10}{:>11}\n", "case", width_, "cold us", "p10 - p90", "hot us", "GB/s", "GFLOP/s", "% ceiling");
     return true;
   }
   void ReportRuns(const std::vector<Run>& runs) override {
@@ -113,12 +175,15 @@ class Table : public benchmark::BenchmarkReporter {
         auto at = run.counters.find(name);
         return at == run.counters.end() || at->second.value == 0 ? std::string("-") : fmt::format("{:.1f}", at->second.value);
       };
-      fmt::print("{:<44}{:>12}{:>22}{:>12}{:>9}{:>10}{:>11}\n", run.run_name.function_name, number("cold_us"),
+      fmt::print("{:<{}}{:>12}{:>22}{:>12}{:>9}{:>10}{:>11}\n", run.run_name.function_name, width_, number("cold_us"),
                  number("cold_p10_us") + " - " + number("cold_p90_us"), number("hot_us"), number("GB_per_s"), number("GFLOP_per_s"),
                  number("percent_of_ceiling"));
       std::fflush(stdout);
     }
   }
+
+ private:
+  size_t width_;
 };
 
 int run(int argc, char** argv) {
@@ -129,7 +194,7 @@ int run(int argc, char** argv) {
     if (a == "--help" || a == "-h") return fmt::print("{}", kUsage), 0;
     if (a.rfind("--benchmark_format", 0) == 0) own_table = false;
   }
-  const cases::Cases chosen = timed_cases(options.filter);
+  const cases::Cases chosen = timed_cases(options.filter, options.algorithms);
   if (options.list) {
     for (const cases::Case& c : chosen) fmt::print("{}\n", c.name);
     return 0;
@@ -160,7 +225,9 @@ int run(int argc, char** argv) {
         ->Iterations(1)
         ->UseManualTime()
         ->Unit(benchmark::kMicrosecond);
-  Table table;
+  size_t longest = 0;
+  for (const cases::Case& c : chosen) longest = std::max(longest, c.name.size());
+  Table table(longest);
   size_t ran = own_table ? benchmark::RunSpecifiedBenchmarks(&table) : benchmark::RunSpecifiedBenchmarks();
   return ran == 0 || failures > 0;
 }
