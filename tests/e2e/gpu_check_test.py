@@ -93,7 +93,7 @@ class Script(Temporary):
         super().setUp()
         self.bin = self.dir / "bin"
         self.bin.mkdir()
-        for name in ("gpu_check", "kd_bench_step"):
+        for name in ("gpu_check", "kd_bench_step", "kd_bench"):
             (self.bin / name).write_text(PRETENDER)
             (self.bin / name).chmod(0o755)
 
@@ -117,7 +117,7 @@ class Script(Temporary):
         log = (self.dir / "out" / "log.txt").read_text()
         self.assertIn("verified: stem_fprop", log)  # later parts use what earlier ones found
         files = sorted(path.name for path in (self.dir / "out").iterdir())
-        self.assertEqual(files, ["checks.csv", "device.json", "kernels.csv", "log.txt", "plan_book.txt", "steps.csv", "summary.txt", "verified.txt"])
+        self.assertEqual(files, ["checks.csv", "device.json", "kernels.csv", "log.txt", "plan_book.txt", "profile.csv", "steps.csv", "summary.txt", "verified.txt"])
         self.assertIn((self.dir / "out" / "summary.txt").read_text(), result.stdout)
 
     def test_only_and_budget(self):
@@ -152,7 +152,7 @@ class Script(Temporary):
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         with tarfile.open(pack / "programs.tar.gz") as archive:
             names = [pathlib.Path(name).name for name in archive.getnames() if not name.startswith("lib/compiler")]
-        self.assertTrue({"gpu_check", "kd_bench_step"} <= set(names))
+        self.assertTrue({"gpu_check", "kd_bench_step", "kd_bench"} <= set(names))
         self.assertTrue(any(name.startswith("libdnnl") for name in names), names)
         self.assertFalse([name for name in names if name.startswith(("libc.", "libcuda", "libcudnn", "libcublas", "libstdc++"))])
         result = self.script("--only", "probe", script=pack / "gpu_check.sh", OUT=self.dir / "out")
