@@ -42,6 +42,8 @@ def launches(text):
 
 def last_steps(all_launches):
     """The launches of the whole steps behind the warm-up, and how many steps that is."""
+    if not all_launches:
+        raise ValueError("no launch in it")
     trained = [key for key, _, _ in all_launches if key[0].startswith("sgd")]
     mark = trained[-1] if trained else all_launches[-1][0]
     ends = [i for i, (key, _, _) in enumerate(all_launches) if key == mark]
