@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 OBJECT_OF_SET = re.compile(r"_(avx2|avx512|avx512_bf16|amx)\.cpp\.o(bj)?$")
-TYPES = {"kd::simd::Avx2": "avx2", "kd::simd::Avx512": "avx512", "kd::tiles::Dot": "avx512_bf16", "kd::tiles::Amx": "amx"}
+TYPES = {"kd::simd::Avx2": "avx2", "kd::simd::Avx512": "avx512", "kd::tiles::Dot": "avx512_bf16", "kd::tiles::Narrowing": "avx512_bf16",
+         "kd::tiles::Amx": "amx"}
 TYPE = re.compile(r"\bkd::(?:simd|tiles)::\w+")
 SHARED = {"W", "V", "u"}  # weak function, weak object, unique global: defined here, merged with others of that name
 

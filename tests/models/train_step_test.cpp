@@ -23,6 +23,7 @@ struct Setting {
   int64_t px, batch;
   float attention = 0;  // weight of the similarity with a reference, whose stem has other channels
   float lr = 0.01f;
+  int64_t first_batch = 1000;
 };
 
 void PrintTo(const Setting& s, std::ostream* out) {
@@ -63,7 +64,7 @@ Outcome train(const Setting& s, Device device, int steps, Launch launch = Launch
   Outcome out;
   for (int i = 0; i < steps; ++i) {
     // The batch is a function of what was uploaded, as in a real run.
-    const int64_t seed = 1000 + i;
+    const int64_t seed = s.first_batch + i;
     std::memcpy(step.inputs(), &seed, sizeof seed);
     Tensor pixels = Tensor::zeros({s.batch, s.px, s.px, student.input_channels()}, s.type), classes = Tensor::empty({s.batch}, DType::i32);
     Rng rng(uint64_t(seed), Purpose::test);
@@ -137,22 +138,36 @@ double update_error(const Tensor& start, const Tensor& exact, const Tensor& got)
 }
 
 // Rounding to bf16 moves the gradient of a small batch by a third, on any device; a device must not move it much further than the CPU does, whose products
-// may be in f32 (direct.avx2, Winograd).
+// may be in f32 (direct.avx2, Winograd). In f32 a ReLU whose input is within rounding of 0 may open on one device only, which moves every filter before it by a
+// hundredth: that is one batch in many, and a mistake is in all.
 TEST_P(TrainStepOn, emulated_updates_every_filter_as_the_cpu_does) {
   const Setting& s = GetParam();
   if (!can_train(s)) GTEST_SKIP() << "no bf16 convolution of so few channels on this CPU";
-  Setting exact = s;
-  exact.type = DType::f32;
-  const auto start = state_dict(Resnet(config_of(exact, Device::cpu, 1)).params());
-  const auto want = train(exact, Device::cpu, 1).weights, cpu = train(s, Device::cpu, 1).weights, emulated = train(s, Device::emulated, 1).weights;
-  int filters = 0;
-  for (size_t i = 0; i < start.size(); ++i) {
-    if (start[i].value.rank() != 4) continue;
-    ++filters;
-    const double error = update_error(start[i].value, want[i].value, emulated[i].value);
-    EXPECT_LE(error, s.type == DType::f32 ? 2e-4 : 1.1 * update_error(start[i].value, want[i].value, cpu[i].value) + 0.08) << start[i].name;
+  Setting in_f32 = s;
+  in_f32.type = DType::f32;
+  const auto start = state_dict(Resnet(config_of(in_f32, Device::cpu, 1)).params());
+  int batches = 0, close = 0;
+  for (int64_t first_batch : s.type == DType::f32 ? std::vector<int64_t>{1000, 2000, 3000} : std::vector<int64_t>{1000}) {
+    Setting here = s;
+    here.first_batch = first_batch;
+    Setting exact = in_f32;
+    exact.first_batch = first_batch;
+    const auto want = train(exact, Device::cpu, 1).weights, cpu = train(here, Device::cpu, 1).weights, emulated = train(here, Device::emulated, 1).weights;
+    int filters = 0;
+    double worst = 0;
+    for (size_t i = 0; i < start.size(); ++i) {
+      if (start[i].value.rank() != 4) continue;
+      ++filters;
+      const double error = update_error(start[i].value, want[i].value, emulated[i].value);
+      EXPECT_LE(error, s.type == DType::f32 ? 0.05 : 1.1 * update_error(start[i].value, want[i].value, cpu[i].value) + 0.08) << start[i].name;
+      if (!(error <= worst)) worst = error;  // also when it is NaN
+    }
+    EXPECT_EQ(filters, 20);
+    ++batches, close += worst <= 2e-4;
   }
-  EXPECT_EQ(filters, 20);
+  if (s.type == DType::f32) {
+    EXPECT_GE(close, batches - 1) << "of " << batches << " batches";
+  }
 }
 
 TEST_P(TrainStepOn, repeats_itself_bit_for_bit) {
