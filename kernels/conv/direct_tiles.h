@@ -1,6 +1,8 @@
 // direct_tiles: the register tile of direct_kernel.h on AMX: 32 rows x 32 columns of sums in tiles 0-3, a in 4 and 5, b in 6 and 7; a step of the loop is
 // 16 words of the reduction. The packed filter is already what a B tile wants (16 steps x 16 columns of words), gathered windows are A tiles.
 #pragma once
+#include <utility>
+
 #include "kernels/common/tiles.h"
 #include "kernels/conv/direct_kernel.h"
 
@@ -77,21 +79,21 @@ void leave_tiles() {
 typedef Word Words __attribute__((vector_size(64)));
 typedef uint16_t Halves __attribute__((vector_size(64)));
 
-// In four rounds, bit d of the row's index changes places with bit d of the lane's.
+// Bit d of the row's index changes places with bit d of the lane's: lanes of two rows become the first's and the second's.
+template <class Tiles, int d, size_t... l>
+KD_INLINE void exchange(Words& first, Words& second, std::index_sequence<l...>) {
+  const Words a = first, b = second;
+  first = __builtin_shufflevector(a, b, (l & d ? 16 + l - d : l)...), second = __builtin_shufflevector(a, b, (l & d ? 16 + l : l + d)...);
+}
+template <class Tiles, int d>
+KD_INLINE void exchange_rows(Words (&v)[16]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r)
+    if (!(r & d)) exchange<Tiles, d>(v[r], v[r + d], std::make_index_sequence<16>());
+}
 template <class Tiles>
 KD_INLINE void transpose_16(Words (&v)[16]) {
-#pragma GCC unroll 4
-  for (int d = 8; d > 0; d /= 2) {
-    Words low, high;  // which of 32 lanes of two rows become the first's and the second's
-#pragma GCC unroll 16
-    for (int l = 0; l < 16; ++l) low[l] = Word(l & d ? 16 + l - d : l), high[l] = Word(l & d ? 16 + l : l + d);
-#pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) {
-      if (r & d) continue;
-      const Words a = v[r], b = v[r + d];
-      v[r] = __builtin_shuffle(a, b, low), v[r + d] = __builtin_shuffle(a, b, high);
-    }
-  }
+  exchange_rows<Tiles, 8>(v), exchange_rows<Tiles, 4>(v), exchange_rows<Tiles, 2>(v), exchange_rows<Tiles, 1>(v);
 }
 
 // to[j][i] = from[i][j]; rows and cols are multiples of 16.
@@ -107,14 +109,16 @@ void transpose_words(const Word* from, int64_t from_line, Word* to, int64_t to_l
 }
 
 // 32 elements of two images, to words of both: the first 16 channels, the second.
+template <class Tiles, size_t... l>
+KD_INLINE void interleave(const Halves& a, const Halves& b, Words& low, Words& high, std::index_sequence<l...>) {
+  const Halves x = __builtin_shufflevector(a, b, (l / 2 + l % 2 * 32)...), y = __builtin_shufflevector(a, b, (16 + l / 2 + l % 2 * 32)...);
+  std::memcpy(&low, &x, 64), std::memcpy(&high, &y, 64);
+}
 template <class Tiles>
 KD_INLINE void interleave(const uint16_t* first, const uint16_t* second, Words& low, Words& high) {
-  Halves a, b, lower, upper;
+  Halves a, b;
   std::memcpy(&a, first, 64), std::memcpy(&b, second, 64);
-#pragma GCC unroll 32
-  for (int i = 0; i < 32; ++i) lower[i] = uint16_t(i / 2 + i % 2 * 32), upper[i] = uint16_t(16 + i / 2 + i % 2 * 32);
-  const Halves x = __builtin_shuffle(a, b, lower), y = __builtin_shuffle(a, b, upper);
-  std::memcpy(&low, &x, 64), std::memcpy(&high, &y, 64);
+  interleave<Tiles>(a, b, low, high, std::make_index_sequence<32>());
 }
 
 template <class V>
