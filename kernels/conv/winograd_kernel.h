@@ -175,12 +175,18 @@ struct Transforms : Stages<V> {
       const int64_t index = v.first + t, n = index / per_image, th = index % per_image / s.tiles_w, tw = index % s.tiles_w;
       const T* at[Size * Size];
       window<Size>(s, static_cast<const T*>(x) + n * s.h * s.w * s.c, 4 * th - s.pad, 4 * tw - s.pad, static_cast<const T*>(zeros), at);
+      // The 16 pixels that the tile below will read first (behind the last row: the next image's) are asked for now: a window's rows lie too far apart for
+      // the hardware to follow.
+      const T* below = static_cast<const T*>(x) + ((n * s.h + 4 * th + Size - s.pad) * s.w + 4 * tw) * s.c;
       for (int64_t c = 0; c < s.c; c += L) {
         Reg half[6][Size];
         for (int j = 0; j < Size; ++j) {
           Reg d[Size], column[6];
 #pragma GCC unroll 6
-          for (int i = 0; i < Size; ++i) d[i] = V::load(at[i * Size + j] + c);
+          for (int i = 0; i < Size; ++i) {
+            d[i] = V::load(at[i * Size + j] + c);
+            if (i < 4 && j < 4) __builtin_prefetch(below + (i * s.w + j) * s.c + c, 0, 2);
+          }
           one<Size>(d, column);
 #pragma GCC unroll 6
           for (int i = 0; i < 6; ++i) half[i][j] = column[i];
@@ -230,8 +236,13 @@ struct Transforms : Stages<V> {
 #pragma GCC unroll 4
           for (int j = 0; j < 4; ++j) {
             if (j >= columns) break;
+            __builtin_prefetch(y + (4 * s.w + j) * s.c, 1);  // what the tile below writes: a store that misses waits for its line as a load does
             Reg r = row[j];
-            if (args.z) r = V::add(r, V::load(static_cast<const T*>(args.z) + at + j * s.c));
+            if (args.z) {
+              const T* z = static_cast<const T*>(args.z) + at + j * s.c;
+              __builtin_prefetch(z + 4 * s.w * s.c);
+              r = V::add(r, V::load(z));
+            }
             r = V::add(r, bias);
             if (args.relu) r = V::max(V::zero(), r);  // in this order a NaN stays
             V::store(y + j * s.c, r);
