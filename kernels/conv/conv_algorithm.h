@@ -14,10 +14,11 @@ const char* name_of(ConvOp);
 struct ConvProblem {
   ConvOp op;
   ConvShape shape;
-  DType type;  // of the activations
+  DType type;         // of the activations
+  bool adds = false;  // fprop: a residual; dgrad: to what is there. Another tensor to read, and so perhaps another algorithm's shape
   bool operator==(const ConvProblem&) const = default;
 };
-std::string to_string(const ConvProblem&);  // "fprop bf16 n128h32w32c64k64r3s3st1p1"
+std::string to_string(const ConvProblem&);  // "fprop bf16 n128h32w32c64k64r3s3st1p1", "dgrad+add f32 ..."
 
 // One algorithm on one instruction set. Every entry follows conv.h to the letter: residual, bias, ReLU, accumulation, filters and filter gradients in f32 or
 // in the activations' type. Calls come from one thread; the algorithm shares its work over OpenMP's threads.

@@ -28,7 +28,9 @@ std::string to_string(const ConvShape& s) { return fmt::format("n{}h{}w{}c{}k{}r
 namespace cpu {
 
 const char* name_of(ConvOp op) { return op == ConvOp::fprop ? "fprop" : op == ConvOp::dgrad ? "dgrad" : "wgrad"; }
-std::string to_string(const ConvProblem& p) { return fmt::format("{} {} {}", name_of(p.op), to_string(p.type), kd::to_string(p.shape)); }
+std::string to_string(const ConvProblem& p) {
+  return fmt::format("{}{} {} {}", name_of(p.op), p.adds ? "+add" : "", to_string(p.type), kd::to_string(p.shape));
+}
 
 namespace {
 
@@ -72,7 +74,7 @@ std::optional<Line> parse(const std::string& text) {
   std::istringstream in(text);
   std::string op, type, shape, math, name, rest;
   if (!(in >> op >> type >> shape >> math >> name) || (in >> rest)) return std::nullopt;
-  if ((op != "fprop" && op != "dgrad" && op != "wgrad") || (type != "f32" && type != "bf16") || (math != "fast" && math != "exact") || shape[0] != 'n')
+  if ((op != "fprop" && op != "fprop+add" && op != "dgrad" && op != "dgrad+add" && op != "wgrad") || (type != "f32" && type != "bf16") || (math != "fast" && math != "exact") || shape[0] != 'n')
     return std::nullopt;
   return Line{op + " " + type + " " + shape + " " + math, name};
 }
@@ -154,7 +156,8 @@ class Operands {
       : p_(p),
         x_(filled(p.shape.n * p.shape.h * p.shape.w * p.shape.c)),
         y_(filled(p.shape.n * p.shape.p() * p.shape.q() * p.shape.k)),
-        w_(filled(p.shape.k * p.shape.r * p.shape.s * p.shape.c, DType::f32)) {}
+        w_(filled(p.shape.k * p.shape.r * p.shape.s * p.shape.c, DType::f32)),
+        z_(p.adds && p.op == ConvOp::fprop ? filled(p.shape.n * p.shape.p() * p.shape.q() * p.shape.k) : nullptr) {}
 
   // Not part of a run: a filter of a network that is only evaluated is packed once, and one that learns once per update. Null: the filter as it is.
   std::shared_ptr<Storage> pack(const ConvAlgorithm& a) const {
@@ -167,8 +170,16 @@ class Operands {
   void run(const ConvAlgorithm& a, const Storage* packed_filter) const {
     const void* packed = packed_filter ? packed_filter->data() : w_->data();
     switch (p_.op) {
-      case ConvOp::fprop: return a.fprop({.shape = p_.shape, .type = p_.type, .x = x_->data(), .w = w_->data(), .y = y_->data()}, packed);
-      case ConvOp::dgrad: return a.dgrad({.shape = p_.shape, .type = p_.type, .dy = y_->data(), .w = w_->data(), .dx = x_->data()}, packed);
+      case ConvOp::fprop:
+        return a.fprop({.shape = p_.shape, .type = p_.type, .x = x_->data(), .w = w_->data(), .y = y_->data(), .z = z_ ? z_->data() : nullptr}, packed);
+      case ConvOp::dgrad:
+        return a.dgrad({.shape = p_.shape,
+                        .type = p_.type,
+                        .dy = y_->data(),
+                        .w = w_->data(),
+                        .dx = x_->data(),
+                        .accumulate = p_.adds ? Accumulate::yes : Accumulate::no},
+                       packed);
       case ConvOp::wgrad:
         return a.wgrad({.shape = p_.shape, .type = p_.type, .x = x_->data(), .dy = y_->data(), .dw = w_->data(), .accumulate = Accumulate::no});
     }
@@ -190,7 +201,7 @@ class Operands {
   std::shared_ptr<Storage> filled(int64_t n) const { return filled(n, p_.type); }
 
   ConvProblem p_;
-  std::shared_ptr<Storage> x_, y_, w_;
+  std::shared_ptr<Storage> x_, y_, w_, z_;
 };
 
 // The fastest of `able`; a later one must win by 3 %, which is more than two runs of the same code differ by. Each by its best run, in three rounds in which

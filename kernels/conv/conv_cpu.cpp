@@ -24,7 +24,7 @@ const void* packed_filter(const ConvAlgorithm& algorithm, const ConvProblem& pro
 void conv_fprop(Stream, const ConvFpropArgs& args) {
   check_parameter_type(args.shape, "w", args.w_type, args.type);
   check_parameter_type(args.shape, "bias", args.bias_type, args.type);
-  const ConvProblem problem{ConvOp::fprop, args.shape, args.type};
+  const ConvProblem problem{ConvOp::fprop, args.shape, args.type, args.z != nullptr};
   const ConvAlgorithm& algorithm = choose(problem);
   PackedFilter* kept = args.packed;
   std::shared_ptr<Storage> holder;
@@ -37,7 +37,7 @@ void conv_fprop(Stream, const ConvFpropArgs& args) {
 
 void conv_dgrad(Stream, const ConvDgradArgs& args) {
   check_parameter_type(args.shape, "w", args.w_type, args.type);
-  const ConvProblem problem{ConvOp::dgrad, args.shape, args.type};
+  const ConvProblem problem{ConvOp::dgrad, args.shape, args.type, args.accumulate == Accumulate::yes};
   const ConvAlgorithm& algorithm = choose(problem);
   std::shared_ptr<Storage> holder;
   algorithm.dgrad(args, packed_filter(algorithm, problem, args.w, args.w_type, holder));

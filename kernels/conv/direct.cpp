@@ -216,6 +216,9 @@ void live_ranges(const Pass& pass, const Position* positions, int64_t count, int
   for (int64_t i = top; i < bottom; ++i) add(i * row + left * pass.c, i * row + right * pass.c);
 }
 
+// Rows a multiple of 4 KB apart lie in one set of a first-level cache, which has 8 to 12 lines: a taller tile would fetch every line for each of its words.
+bool share_a_set(const Kernels& kernels, int64_t line) { return kernels.lines_held > 8 && line % 1024 == 0; }
+
 // T: of x and y. Element: what the arithmetic multiplies.
 template <class T, class Element>
 void run(const Kernels& kernels, const Pass& pass, const T* x, const Word* packed, const Output& out) {
@@ -228,11 +231,12 @@ void run(const Kernels& kernels, const Pass& pass, const T* x, const Word* packe
   const bool by_pixel = pass.c % unit == 0 && pass.n >= 16 && pass.rows * pass.cols <= 64 && pass.r * pass.s > 1;
   const Order order = by_pixel ? Order::pixel : Order::image;
   const int64_t span = by_pixel ? pass.n : positions;
-  const int64_t block = ceil_div(span, ceil_div(span, kernels.block)),
-                blocks = by_pixel ? pass.rows * pass.cols * ceil_div(span, block) : ceil_div(span, block);
-  const int64_t per_span = ceil_div(span, block);
   const bool in_place = std::is_same_v<T, Element> && pass.r * pass.s == 1 && pass.step == 1 && pass.dh == 0 && pass.dw == 0 && pass.rows == pass.h &&
-                        pass.cols == pass.w && pass.c % unit == 0;
+                        pass.cols == pass.w && pass.c % unit == 0 && !share_a_set(kernels, pass.c / word);
+  // In place there is no buffer to keep small, and fewer blocks begin with lines that nobody asked for.
+  const int64_t most = kernels.block * (in_place ? std::clamp<int64_t>(span / (kernels.block * 16 * omp_get_max_threads()), 1, 4) : 1);
+  const int64_t block = ceil_div(span, ceil_div(span, most)), blocks = by_pixel ? pass.rows * pass.cols * ceil_div(span, block) : ceil_div(span, block);
+  const int64_t per_span = ceil_div(span, block);
   // Few blocks: threads share the output channels too, and gather twice.
   const int64_t panels = ceil_div(pass.out_c, tile), groups = std::clamp<int64_t>(ceil_div(2 * omp_get_max_threads(), blocks), 1, panels);
   const int threads = omp_get_max_threads() == 1 ? 1 : int(std::min<int64_t>(omp_get_max_threads(), blocks * groups));
@@ -264,7 +268,8 @@ void run(const Kernels& kernels, const Pass& pass, const T* x, const Word* packe
                           .y = static_cast<T*>(out.y) + channel,
                           .z = out.z ? static_cast<const T*>(out.z) + channel : nullptr,
                           .bias = out.bias ? out.bias + channel : nullptr,
-                          .relu = out.relu};
+                          .relu = out.relu,
+                          .line = outs[size_t(count - 1)] - outs[0] == (count - 1) * pass.out_c ? pass.out_c : 0};
       const bool here = in_place && count % kernels.align_rows == 0;
       for (const Range& range : ranges) {
         if (!here && range.begin < range.end)

@@ -54,6 +54,32 @@ TEST_F(ConvChoice, staysTheSameAndFitsTheMachine) {
   EXPECT_FALSE(std::filesystem::exists(path_)) << "fixed choices need no file";
 }
 
+// A residual is another tensor to read: who is fastest without one need not be with it.
+TEST_F(ConvChoice, addingIsAProblemOfItsOwn) {
+  for (ConvOp op : {ConvOp::fprop, ConvOp::dgrad}) {
+    ConvProblem plain = problem(23, op), adding = plain;
+    adding.adds = true;
+    timed(adding);
+    EXPECT_NE(read_text(path_).find(to_string(adding) + " fast "), std::string::npos) << read_text(path_);
+    EXPECT_EQ(read_text(path_).find(to_string(plain) + " fast "), std::string::npos) << read_text(path_);
+    const std::string other = choose(plain).name == std::string("onednn") ? "direct.avx2" : "onednn";
+    if (cpu_isa() < CpuIsa::avx2) continue;
+    pin_conv_choices(line_of(adding, "fast " + other) + "\n", "test");
+    EXPECT_EQ(choose(adding).name, other);
+    EXPECT_NE(choose(plain).name, other);
+  }
+  // The call says which of the two it is.
+  const ConvShape s{.n = 1, .h = 24, .w = 24, .c = 16, .k = 16, .r = 1, .s = 1};
+  std::vector<float> x(size_t(24 * 24 * 16)), y = x, w(size_t(16 * 16));
+  conv_fprop({}, {.shape = s, .type = DType::f32, .x = x.data(), .w = w.data(), .y = y.data()});
+  EXPECT_EQ(conv_choices().find("+add f32 n1h24"), std::string::npos) << conv_choices();
+  conv_fprop({}, {.shape = s, .type = DType::f32, .x = x.data(), .w = w.data(), .y = y.data(), .z = y.data()});
+  conv_dgrad({}, {.shape = s, .type = DType::f32, .dy = y.data(), .w = w.data(), .dx = x.data(), .accumulate = Accumulate::yes});
+  EXPECT_NE(conv_choices().find("fprop+add f32 n1h24"), std::string::npos) << conv_choices();
+  EXPECT_NE(conv_choices().find("dgrad+add f32 n1h24"), std::string::npos) << conv_choices();
+  EXPECT_EQ(conv_choices().find("\ndgrad f32 n1h24"), std::string::npos) << conv_choices();
+}
+
 TEST_F(ConvChoice, largeBatchesShareOneChoice) {
   ConvProblem large = problem(10), larger = large;
   large.shape.n = kTimedBatch, larger.shape.n = 20 * kTimedBatch;

@@ -191,10 +191,10 @@ Outcome train_with(const cpu::ConvAlgorithm& algorithm, const Setting& s, const 
     ConvShape c{};
     if (std::sscanf(shape.c_str(), "n%ldh%ldw%ldc%ldk%ldr%lds%ldst%ldp%ld", &c.n, &c.h, &c.w, &c.c, &c.k, &c.r, &c.s, &c.stride, &c.pad) != 9)
       throw Error("cannot read " + shape);
-    const cpu::ConvProblem problem{op == "fprop"   ? cpu::ConvOp::fprop
-                                   : op == "dgrad" ? cpu::ConvOp::dgrad
-                                                   : cpu::ConvOp::wgrad,
-                                   c, type == "f32" ? DType::f32 : DType::bf16};
+    const cpu::ConvProblem problem{op.starts_with("fprop")   ? cpu::ConvOp::fprop
+                                   : op.starts_with("dgrad") ? cpu::ConvOp::dgrad
+                                                             : cpu::ConvOp::wgrad,
+                                   c, type == "f32" ? DType::f32 : DType::bf16, op.ends_with("+add")};
     const bool ours = problem.type == s.type && algorithm.offers(problem);
     used += ours;
     pinned += fmt::format("{} {} {} {} {}\n", op, type, shape, math, ours ? algorithm.name : name);
