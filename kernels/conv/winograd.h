@@ -16,7 +16,7 @@
 // bytes   x 2.25 times (windows overlap), y and z once; U is 4c*k*36, read once per block of tiles; V and M of a block stay in cache
 // error   largest difference over largest value, against double (winograd_test): f32 7e-6 fprop and dgrad, 4e-6 wgrad; bf16 storage 4e-3, which is one
 //         rounding of the result. With 512 channels f32 differs from oneDNN's direct sums by 2e-5.
-// bits    fprop and dgrad sum over input channels in order, wgrad over blocks of tiles whose size depends on the shape only: the number of threads and
+// bits    fprop and dgrad sum over input channels in order, wgrad over blocks of tiles whose size and order depend on the shape only: the number of threads and
 //         the instruction set (the order of operations is the same in all) do not change them.
 //
 // Blocking
@@ -24,7 +24,8 @@
 //                  bias, residual and ReLU to y. Microkernel 6 tiles x 16 channels in 12 registers (14 x 32 in 28). Under at most 144 tiles a filter
 //                  whose U would exceed 16 MB is never stored: its U is made, 128 input channels at a time (300 KB), where it is used.
 //   wgrad          64 tiles (128 where c + k > 256) at a time: both transforms, by tiles; then products of 16 x 16 channels, 6+5+5 (8+8) rows x 16 (32)
-//                  columns in registers over all tiles. If these are all the tiles, 32 x 32 channels of dU go to dw from cache; else dU is kept.
+//                  columns in registers over all tiles. If these are all the tiles, 32 x 32 channels of dU go to dw from cache; else dU is kept,
+//                  and where it is small, several times: up to 8 parts, added at the end.
 //   Positions lie a multiple of 4 KB plus one cache line apart: at plain powers of two the 36 stores of a transform share 8 cache lines.
 //   A transform asks for the pixels that the tile below it will read and write: rows of a window are no stream to the hardware.
 //
@@ -48,7 +49,8 @@
 //   128@16       16.1   14.0    14.4   14.0    15.8   14.2    14.0   13.1
 //   256@8        12.9   12.4    12.2   12.3    14.4   14.4    13.8   13.7
 //   512@4        15.2   14.8    14.7   14.8    13.7   13.7    13.2   13.4
-// The sizes of blocks do not matter there: 14 to 112 tiles change fprop by 3 % at 64@32 and by 7 % at 128@16, 32 to 192 wgrad by 15 %, in favour of 64 and more.
+// The sizes of blocks do not matter there: 14 to 112 tiles change fprop by 3 % at 64@32 and by 7 % at 128@16, 32 to 192 wgrad by 15 %, in favour of 64 and
+// more.
 //
 // Layouts, all f32, channels in blocks of 16:
 //   V   [36 of `position` floats][channels/16][capacity][16]      transformed tiles

@@ -173,6 +173,7 @@ const ConvShape kShapes[] = {
     shape(1, 13, 9, 48, 16, 2),  shape(3, 2, 13, 80, 80, 1), shape(1, 26, 30, 16, 48, 1),  // 56 tiles: all threads on one block
     shape(3, 33, 40, 16, 16, 1),  // 270 tiles: blocks for all of two threads, and more than one block for wgrad
     shape(5, 33, 41, 16, 32, 1),  // 495 tiles: threads with blocks of their own, the last one partly filled
+    shape(9, 33, 41, 16, 16, 1),  // 891 tiles: wgrad in three parts
     shape(1, 6, 3, 336, 352, 1),  // a filter that is transformed where it is used
     shape(1, 3, 6, 352, 368, 1),
 };
@@ -270,9 +271,12 @@ TEST(Winograd, SameBitsForEveryNumberOfThreads) {
       Data data(s, kTypes[0]);
       omp_set_num_threads(1);
       const auto one = run_all(*a, data);
-      omp_set_num_threads(2);
-      const auto two = run_all(*a, data);
-      for (size_t i = 0; i < one.size(); ++i) EXPECT_EQ(one[i].got, two[i].got) << a->name << " " << one[i].form << " " << to_string(s);
+      for (int more : {2, 5}) {  // 5: more than wgrad has parts, so all share every block
+        omp_set_num_threads(more);
+        const auto got = run_all(*a, data);
+        for (size_t i = 0; i < one.size(); ++i)
+          EXPECT_EQ(one[i].got, got[i].got) << a->name << " " << one[i].form << " " << to_string(s) << ", " << more << " threads";
+      }
       omp_set_num_threads(threads);
     }
 }
