@@ -48,8 +48,14 @@ struct ConvFpropArgs {
   DType bias_type = DType::f32;
   Epilogue epilogue = Epilogue::none;
   PackedFilter* packed = nullptr;  // inference: repack only when empty
+  // Training: sums over y for the norm behind it, while y is in registers: partial[part][0][k] = sum (y - shift[k]), [part][1][k] = sum (y - shift[k])^2, of y
+  // before it is rounded. Null: not wanted.
+  float* partial = nullptr;      // [conv_sum_parts,2,K]
+  const float* shift = nullptr;  // [K]
 };
 void conv_fprop(Stream, const ConvFpropArgs&);
+// 0: whoever does this shape here makes no sums, and the norm must read y for them.
+int64_t conv_sum_parts(Stream, const ConvShape&, DType);
 
 struct ConvDgradArgs {
   ConvShape shape;

@@ -33,6 +33,7 @@ struct ConvAlgorithm {
   void (*fprop)(const ConvFpropArgs&, const void* packed);
   void (*dgrad)(const ConvDgradArgs&, const void* packed);
   void (*wgrad)(const ConvWgradArgs&);
+  int64_t (*sum_parts)(const ConvShape&) = nullptr;  // of ConvFpropArgs::partial; null: fprop makes no sums
 };
 
 // Tables of each file. An empty one where the compiler or the architecture cannot build it.

@@ -26,6 +26,7 @@ void conv_fprop(Stream, const ConvFpropArgs& args) {
   check_parameter_type(args.shape, "bias", args.bias_type, args.type);
   const ConvProblem problem{ConvOp::fprop, args.shape, args.type, args.z != nullptr};
   const ConvAlgorithm& algorithm = choose(problem);
+  KD_CHECK(!args.partial || algorithm.sum_parts, "conv {}: {} makes no sums", to_string(problem), algorithm.name);
   PackedFilter* kept = args.packed;
   std::shared_ptr<Storage> holder;
   const bool ready = kept && kept->data && kept->owner == &algorithm && kept->shape == args.shape && kept->type == args.type;
@@ -63,6 +64,11 @@ static profile::Work work_of(const ConvDgradArgs& args) { return conv_work(args.
 static profile::Work work_of(const ConvWgradArgs& args) { return conv_work(args.shape, args.type, args.dw_type); }
 
 KD_KERNEL(conv_fprop, ConvFpropArgs)
+int64_t conv_sum_parts(Stream stream, const ConvShape& shape, DType type) {
+  if (stream.device != Device::cpu) return 0;
+  const cpu::ConvAlgorithm& algorithm = cpu::choose({cpu::ConvOp::fprop, shape, type});
+  return algorithm.sum_parts ? algorithm.sum_parts(shape) : 0;
+}
 KD_KERNEL(conv_dgrad, ConvDgradArgs)
 KD_KERNEL(conv_wgrad, ConvWgradArgs)
 

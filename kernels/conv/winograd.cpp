@@ -67,17 +67,27 @@ struct Forward {
   DType type, filter_type;
   bool dgrad;
   winograd::OutputArgs out;
+  float* partial = nullptr;  // [blocks,2,out]: sums over each block of tiles, with out.shift
 };
+
+// How the tiles of a convolution are cut into blocks. A filter transformed where it is used is transformed once a block: AVX-512 takes all tiles as one (512@4,
+// ms of fprop, 15.0 to 13.6), whose V is 9 MB then; with AVX2 on a CPU with half the second-level cache that doubled the time.
+struct Blocks {
+  int64_t capacity, count;
+};
+Blocks forward_blocks(const Kernels& kernels, int64_t in, int64_t out, int64_t tiles) {
+  const int64_t most = transforms_in_place(in, out, tiles) && kernels.width == 32 ? tiles : kForwardTiles;
+  const int64_t capacity = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), kernels.rows) * kernels.rows;
+  return {capacity, ceil_div(tiles, capacity)};
+}
 
 int64_t tiles_of(int64_t n, const Tiling& s) { return n * s.tiles_h * s.tiles_w; }
 
 void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   const int64_t in = f.from.c, out = f.to.c, width = kernels.width, tiles = tiles_of(n, f.to);
   const bool in_place = transforms_in_place(in, out, tiles);
-  // A filter transformed where it is used is transformed once a block of tiles: AVX-512 takes all tiles as one block (512@4, ms of fprop, 15.0 to 13.6), whose
-  // V is 9 MB then; with AVX2 on a CPU with half the second-level cache that doubled the time.
-  const int64_t most = in_place && kernels.width == 32 ? tiles : kForwardTiles;
-  const int64_t capacity = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), kernels.rows) * kernels.rows, blocks = ceil_div(tiles, capacity);
+  const Blocks cut = forward_blocks(kernels, in, out, tiles);
+  const int64_t capacity = cut.capacity, blocks = cut.count;
   const int64_t group = forward_group(in), groups = ceil_div(out, width * group);
   const int threads = omp_get_max_threads();
   // Threads share each block when there are few, so that none is idle, and when the filter is large, so that each reads only its part.
@@ -123,7 +133,12 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
           kernels.multiply(from, p, 0, in, filter + (o - begin) / width * u_floats + p * winograd::filter_position(in, columns), columns, products(o), false);
         }
     }
-    for (int64_t o = begin; o < end; o += width) kernels.output[index_of(f.type)](f.to, products(o), o, std::min(width, out - o), f.out);
+    winograd::OutputArgs to = f.out;
+    if (f.partial) {
+      to.sum = f.partial + from.first / capacity * 2 * out, to.square = to.sum + out;
+      std::fill(to.sum + begin, to.sum + end, 0.f), std::fill(to.square + begin, to.square + end, 0.f);
+    }
+    for (int64_t o = begin; o < end; o += width) kernels.output[index_of(f.type)](f.to, products(o), o, std::min(width, out - o), to);
   };
 
 #pragma omp parallel num_threads(threads)
@@ -190,7 +205,13 @@ void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed
            .type = args.type,
            .filter_type = args.w_type,
            .dgrad = false,
-           .out = {.y = args.y, .z = args.z, .bias = bias, .relu = args.epilogue == Epilogue::relu}});
+           .out = {.y = args.y, .z = args.z, .bias = bias, .relu = args.epilogue == Epilogue::relu, .shift = args.shift},
+           .partial = args.partial});
+}
+
+int64_t sum_parts(const Kernels& kernels, const ConvShape& s) {
+  const Tiling to = target_of(s, ConvOp::fprop);
+  return forward_blocks(kernels, s.c, s.k, tiles_of(s.n, to)).count;
 }
 
 void dgrad(const Kernels& kernels, const ConvDgradArgs& args, const void* packed) {
@@ -310,7 +331,8 @@ constexpr ConvAlgorithm algorithm(const char* name, CpuIsa isa) {
           .pack = [](const ConvProblem& problem, const void* w, DType type, void* packed) { pack(**kernels, problem, w, type, packed); },
           .fprop = [](const ConvFpropArgs& args, const void* packed) { fprop(**kernels, args, packed); },
           .dgrad = [](const ConvDgradArgs& args, const void* packed) { dgrad(**kernels, args, packed); },
-          .wgrad = [](const ConvWgradArgs& args) { wgrad(**kernels, args); }};
+          .wgrad = [](const ConvWgradArgs& args) { wgrad(**kernels, args); },
+          .sum_parts = [](const ConvShape& s) { return sum_parts(**kernels, s); }};
 }
 
 }  // namespace

@@ -80,6 +80,9 @@ struct OutputArgs {
   const void* z;      // null, or added
   const float* bias;  // null, or one per channel of the tensor
   bool relu;
+  // Null, or per channel of the tensor: y - shift and its square are added, of f32 y before it is stored.
+  float *sum = nullptr, *square = nullptr;
+  const float* shift = nullptr;
 };
 
 struct Kernels {

@@ -212,6 +212,10 @@ struct Transforms : Stages<V> {
   static void gradient(const Tiling& s, const void* dy, const void* zeros, const TileBlock& v) { forward<4>(s, dy, zeros, v); }
 
   static void output(const Tiling& s, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs& args) {
+    args.sum ? output_of<true>(s, m, channel, width, args) : output_of<false>(s, m, channel, width, args);
+  }
+  template <bool kSums>
+  static KD_INLINE void output_of(const Tiling& s, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs& args) {
     const int64_t per_image = s.tiles_h * s.tiles_w;
     for (int64_t t = 0; t < m.tiles; ++t) {
       const int64_t index = m.first + t, n = index / per_image, h0 = index % per_image / s.tiles_w * 4, w0 = index % s.tiles_w * 4;
@@ -228,6 +232,8 @@ struct Transforms : Stages<V> {
           for (int i = 0; i < 4; ++i) half[i][j] = column[i];
         }
         const Reg bias = args.bias ? V::load(args.bias + channel + c) : V::zero();
+        Reg shift, sum, square;
+        if constexpr (kSums) shift = V::load(args.shift + channel + c), sum = V::load(args.sum + channel + c), square = V::load(args.square + channel + c);
         for (int i = 0; i < rows; ++i) {
           Reg row[4];
           S::output4(half[i], row);
@@ -246,8 +252,13 @@ struct Transforms : Stages<V> {
             r = V::add(r, bias);
             if (args.relu) r = V::max(V::zero(), r);  // in this order a NaN stays
             V::store(y + j * s.c, r);
+            if constexpr (kSums) {
+              const Reg d = V::sub(r, shift);
+              sum = V::add(sum, d), square = V::fmadd(d, d, square);
+            }
           }
         }
+        if constexpr (kSums) V::store(args.sum + channel + c, sum), V::store(args.square + channel + c, square);
       }
     }
   }

@@ -110,6 +110,9 @@ std::vector<Result> run_all(const ConvAlgorithm& algorithm, Data& d) {
     for (const int residual : {0, 1, 2})  // none, apart, in y
       for (const Epilogue epilogue : {Epilogue::none, Epilogue::relu}) {
         Array y = residual == 2 ? d.z : Array(type, std::vector<double>(zs.size(), std::nan("")));
+        const size_t channels = size_t(s.k);
+        std::vector<float> partial(size_t(algorithm.sum_parts(s)) * 2 * channels, std::nanf("")), shift(channels);
+        for (size_t k = 0; k < channels; ++k) shift[k] = 0.25f * float(k % 3) - 0.2f;
         algorithm.fprop({.shape = s,
                          .type = type,
                          .x = d.x.raw(),
@@ -121,7 +124,9 @@ std::vector<Result> run_all(const ConvAlgorithm& algorithm, Data& d) {
                                               : y.raw(),
                          .bias = biased ? d.bias.raw() : nullptr,
                          .bias_type = parameters,
-                         .epilogue = epilogue},
+                         .epilogue = epilogue,
+                         .partial = partial.data(),
+                         .shift = shift.data()},
                         filter.empty() ? d.w.raw() : filter.data());
         auto want = d.want_y;
         for (size_t i = 0; i < want.size(); ++i) {
@@ -131,6 +136,13 @@ std::vector<Result> run_all(const ConvAlgorithm& algorithm, Data& d) {
         }
         std::string form = "fprop";
         form += biased ? " bias" : "", form += residual == 1 ? " z" : residual == 2 ? " z in y" : "", form += epilogue == Epilogue::relu ? " relu" : "";
+        std::vector<double> sums(2 * channels), want_sums(2 * channels);
+        for (size_t i = 0; i < partial.size(); ++i) sums[i % sums.size()] += double(partial[i]);
+        for (size_t i = 0; i < want.size(); ++i) {
+          const double from_shift = want[i] - double(shift[i % channels]);
+          want_sums[i % channels] += from_shift, want_sums[channels + i % channels] += from_shift * from_shift;
+        }
+        results.push_back({form + " sums", sums, want_sums});
         results.push_back({form, y.values(), want});
       }
   EXPECT_EQ(d.z.values(), zs);
