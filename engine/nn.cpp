@@ -90,7 +90,7 @@ ConvBn::ConvBn(ParamArena& arena, const std::string& conv_name, const std::strin
 Var ConvBn::operator()(const Var& x, Mode mode, Activation activation, const Var& residual) const {
   if (mode == Mode::eval) return infer(x, activation, residual);
   folded_.version = 0;  // the running statistics move
-  return batch_norm(conv2d(x, filter_, stride_, kernel_ / 2), bn_, mode, activation, residual);
+  return conv_bn(x, filter_, stride_, kernel_ / 2, bn_, activation, residual);
 }
 
 Var ConvBn::pooled(const Var& x, Mode mode) const {

@@ -68,7 +68,7 @@ class ParamArena {
 };
 
 // A convolution without bias and the batch norm after it: the unit every ResNet is made of.
-// Training runs conv, then batch norm fused with residual and ReLU. Evaluation folds the norm into the filter (w * gamma * rstd, with
+// Training is one op, conv_bn. Evaluation folds the norm into the filter (w * gamma * rstd, with
 // beta - mean * gamma * rstd as bias) and runs one convolution with bias, residual and ReLU in its epilogue.
 class ConvBn {
  public:

@@ -15,8 +15,9 @@ struct BatchNormParams {
   Var gamma, beta;                   // f32 [C]
   Tensor running_mean, running_var;  // f32 [C]; Mode::train moves them
 };
-// act(normalise(x) [+ residual]); x [..., C]. Mode::eval is inference only: it refuses to record.
-Var batch_norm(const Var& x, const BatchNormParams&, Mode, Activation, const Var& residual = {});
+// act(normalise(conv2d(x, w)) [+ residual]) in training, one node: the unit that a ResNet is made of. It keeps x, the convolution's result and, where a
+// residual came in, the ReLU's mask (a bit an element); the gradient of a residual is handed over, and x's is added to what another branch has brought.
+Var conv_bn(const Var& x, const Var& w, int64_t stride, int64_t pad, const BatchNormParams&, Activation, const Var& residual = {});
 
 // The stem at 224 px in training: max over 3x3 windows, stride 2, padding 1, of ReLU(normalise(x)); x [N,H,W,C]. `sums`, where the convolution made them,
 // spare a pass over x.

@@ -1,52 +1,55 @@
+#include "engine/convolution.h"
 #include "engine/ops.h"
-#include "kernels/conv/conv.h"
 #include "kernels/stem/stem.h"
 
 namespace kd {
 
-Var conv2d(const Var& x, const Var& w, int64_t stride, int64_t pad) {
+Convolution convolution_of(const char* op, const Var& x, const Var& w, int64_t stride, int64_t pad) {
   const Tensor &xv = x.value(), &wv = w.value();
-  KD_CHECK(xv.rank() == 4 && wv.rank() == 4, "conv2d: needs x [N,H,W,C] and weight [K,R,S,C], got {} and {}", xv.describe("x"), wv.describe("weight"));
-  KD_CHECK(wv.dim(3) == xv.dim(3), "conv2d: {} expects {} input channels, {} has {}", wv.describe("weight"), wv.dim(3), xv.describe("x"), xv.dim(3));
-  KD_CHECK(wv.dtype() == DType::f32, "conv2d: {} must be f32", wv.describe("weight"));
-  ConvShape shape{.n = xv.dim(0), .h = xv.dim(1), .w = xv.dim(2), .c = xv.dim(3), .k = wv.dim(0), .r = wv.dim(1), .s = wv.dim(2), .stride = stride, .pad = pad};
-  KD_CHECK(shape.n > 0 && shape.p() > 0 && shape.q() > 0, "conv2d: {} is too small for {} with padding {}", xv.describe("x"), wv.describe("weight"), pad);
+  KD_CHECK(xv.rank() == 4 && wv.rank() == 4, "{}: needs x [N,H,W,C] and weight [K,R,S,C], got {} and {}", op, xv.describe("x"), wv.describe("weight"));
+  KD_CHECK(wv.dim(3) == xv.dim(3), "{}: {} expects {} input channels, {} has {}", op, wv.describe("weight"), wv.dim(3), xv.describe("x"), xv.dim(3));
+  KD_CHECK(wv.dtype() == DType::f32, "{}: {} must be f32", op, wv.describe("weight"));
+  const ConvShape s{
+      .n = xv.dim(0), .h = xv.dim(1), .w = xv.dim(2), .c = xv.dim(3), .k = wv.dim(0), .r = wv.dim(1), .s = wv.dim(2), .stride = stride, .pad = pad};
+  KD_CHECK(s.n > 0 && s.p() > 0 && s.q() > 0, "{}: {} is too small for {} with padding {}", op, xv.describe("x"), wv.describe("weight"), pad);
+  return {current_stream(xv.device()), s, xv.dtype(), xv.dtype() == DType::bf16 && w.rounded().defined() ? w.rounded() : wv};
+}
 
-  const Stream stream = current_stream(xv.device());
-  const DType type = xv.dtype();
-  // The filter that is multiplied: the bf16 copy where the optimizer keeps one and the activations are bf16.
-  const Tensor filter = type == DType::bf16 && w.rounded().defined() ? w.rounded() : wv;
-  Var y(Tensor::empty({shape.n, shape.p(), shape.q(), shape.k}, type, xv.device()), wants_grad({x, w}));
-  conv_fprop(stream, {.shape = shape, .type = type, .x = xv.raw(), .w = filter.raw(), .w_type = filter.dtype(), .y = y.value().raw()});
+void convolution_backward(const Convolution& conv, const Var& x, const Var& w, const Tensor& dy) {
+  if (w.requires_grad()) {
+    // A parameter's gradient is a window of the arena: wgrad writes straight into it.
+    Tensor dw = w.is_parameter() ? w.grad() : Tensor::empty(w.shape(), DType::f32, dy.device());
+    conv_wgrad(conv.stream, {.shape = conv.shape,
+                             .type = conv.type,
+                             .x = x.value().raw(),
+                             .dy = dy.raw(),
+                             .dw = dw.raw(),
+                             .dw_type = dw.dtype(),
+                             .accumulate = w.is_parameter() ? w.claim_gradient() : Accumulate::no});
+    if (!w.is_parameter()) w.accumulate(std::move(dw));
+  }
+  if (x.requires_grad()) {
+    // Where a residual branch has brought its gradient already, the convolution adds to it on the way out: a pass of reading two tensors and writing one less.
+    Tensor dx = x.own_gradient();
+    const bool adds = dx.defined();
+    if (!adds) dx = Tensor::empty(x.shape(), conv.type, dy.device());
+    conv_dgrad(conv.stream, {.shape = conv.shape,
+                             .type = conv.type,
+                             .dy = dy.raw(),
+                             .w = conv.filter.raw(),
+                             .w_type = conv.filter.dtype(),
+                             .dx = dx.raw(),
+                             .accumulate = adds ? Accumulate::yes : Accumulate::no});
+    if (!adds) x.accumulate(std::move(dx));
+  }
+}
 
-  Tape::current().record("conv2d", {x, w}, y, xv.bytes(), [=](const Tensor& dy) {
-    if (w.requires_grad()) {
-      // A parameter's gradient is a window of the arena: wgrad writes straight into it.
-      Tensor dw = w.is_parameter() ? w.grad() : Tensor::empty(w.shape(), DType::f32, dy.device());
-      conv_wgrad(stream, {.shape = shape,
-                          .type = type,
-                          .x = x.value().raw(),
-                          .dy = dy.raw(),
-                          .dw = dw.raw(),
-                          .dw_type = dw.dtype(),
-                          .accumulate = w.is_parameter() ? w.claim_gradient() : Accumulate::no});
-      if (!w.is_parameter()) w.accumulate(std::move(dw));
-    }
-    if (x.requires_grad()) {
-      // Where a residual branch has brought its gradient already, cuDNN adds to it on the way out: a pass of reading two tensors and writing one less.
-      Tensor dx = x.own_gradient();
-      const bool adds = dx.defined();
-      if (!adds) dx = Tensor::empty(x.shape(), type, dy.device());
-      conv_dgrad(stream, {.shape = shape,
-                          .type = type,
-                          .dy = dy.raw(),
-                          .w = filter.raw(),
-                          .w_type = filter.dtype(),
-                          .dx = dx.raw(),
-                          .accumulate = adds ? Accumulate::yes : Accumulate::no});
-      if (!adds) x.accumulate(std::move(dx));
-    }
-  });
+Var conv2d(const Var& x, const Var& w, int64_t stride, int64_t pad) {
+  const Convolution conv = convolution_of("conv2d", x, w, stride, pad);
+  const Tensor& xv = x.value();
+  Var y(Tensor::empty(conv.output(), conv.type, xv.device()), wants_grad({x, w}));
+  conv_fprop(conv.stream, {.shape = conv.shape, .type = conv.type, .x = xv.raw(), .w = conv.filter.raw(), .w_type = conv.filter.dtype(), .y = y.value().raw()});
+  Tape::current().record("conv2d", {x, w}, y, xv.bytes(), [=](const Tensor& dy) { convolution_backward(conv, x, w, dy); });
   return y;
 }
 

@@ -1,3 +1,4 @@
+#include "engine/convolution.h"
 #include "engine/ops.h"
 
 namespace kd {
@@ -15,43 +16,39 @@ Tensor channel_gradient(const Var& v) { return v.requires_grad() ? v.grad() : Te
 
 }  // namespace
 
-Var batch_norm(const Var& x, const BatchNormParams& bn, Mode mode, Activation activation, const Var& residual) {
-  const Tensor& xv = x.value();
-  KD_CHECK(xv.rank() >= 2, "batch_norm: needs x [..., C], got {}", xv.describe("x"));
-  const int64_t c = xv.dim(xv.rank() - 1), rows = xv.elements() / c;
-  check_channels("batch_norm", xv, bn, c);
-  if (residual.defined())
-    KD_CHECK(residual.shape() == xv.shape() && residual.value().dtype() == xv.dtype(), "batch_norm: {} is added to {}", residual.value().describe("residual"),
-             xv.describe("x"));
-  KD_CHECK(rows > 0, "batch_norm: {} has no rows", xv.describe("x"));
-
-  const Stream stream = current_stream(xv.device());
-  const void* residual_data = residual.defined() ? residual.value().raw() : nullptr;
-  std::vector<Var> inputs{x, bn.gamma, bn.beta};
+Var conv_bn(const Var& x, const Var& w, int64_t stride, int64_t pad, const BatchNormParams& bn, Activation activation, const Var& residual) {
+  const Convolution conv = convolution_of("conv_bn", x, w, stride, pad);
+  const Stream stream = conv.stream;
+  const Device device = x.value().device();
+  const DType type = conv.type;
+  const int64_t c = conv.shape.k, rows = conv.shape.n * conv.shape.p() * conv.shape.q();
+  std::vector<Var> inputs{x, w, bn.gamma, bn.beta};
   if (residual.defined()) inputs.push_back(residual);
   const bool grad = wants_grad(inputs);
 
-  Var y(Tensor::empty(xv.shape(), xv.dtype(), xv.device()), grad);
-  if (mode == Mode::eval) {
-    KD_CHECK(!grad, "batch_norm: eval mode has no backward; wrap evaluation in NoGrad");
-    batchnorm_infer(stream, {.x = xv.raw(),
-                             .residual = residual_data,
-                             .y = y.value().raw(),
-                             .gamma = bn.gamma.value().data<float>(),
-                             .beta = bn.beta.value().data<float>(),
-                             .running_mean = bn.running_mean.data<float>(),
-                             .running_var = bn.running_var.data<float>(),
-                             .rows = rows,
-                             .c = c,
-                             .type = xv.dtype(),
-                             .activation = activation});
-    return y;
-  }
+  // z: between the convolution and the norm. Its algorithm may have made the sums over z on the way; then the norm reads z once instead of twice.
+  const Tensor z = Tensor::empty(conv.output(), type, device);
+  check_channels("conv_bn", z, bn, c);
+  if (residual.defined())
+    KD_CHECK(residual.shape() == z.shape() && residual.value().dtype() == type, "conv_bn: {} is added to {}", residual.value().describe("residual"),
+             z.describe("the convolution's"));
+  Tensor partial;
+  if (const int64_t parts = conv_sum_parts(stream, conv.shape, type)) partial = Tensor::empty({parts, 2, c}, DType::f32, device);
+  const float* shift = partial.defined() ? bn.running_mean.data<float>() : nullptr;  // about the mean, and known beforehand
+  conv_fprop(stream, {.shape = conv.shape,
+                      .type = type,
+                      .x = x.value().raw(),
+                      .w = conv.filter.raw(),
+                      .w_type = conv.filter.dtype(),
+                      .y = z.raw(),
+                      .partial = partial.defined() ? partial.data<float>() : nullptr,
+                      .shift = shift});
 
-  Tensor mean = Tensor::empty({c}, DType::f32, xv.device()), rstd = Tensor::empty({c}, DType::f32, xv.device()), mask;
-  if (grad && residual.defined() && activation == Activation::relu) mask = Tensor::empty({rows, (c + 7) / 8}, DType::u8, xv.device());
-  batchnorm_train(stream, {.x = xv.raw(),
-                           .residual = residual_data,
+  Var y(Tensor::empty(z.shape(), type, device), grad);
+  Tensor mean = Tensor::empty({c}, DType::f32, device), rstd = Tensor::empty({c}, DType::f32, device), mask;
+  if (grad && residual.defined() && activation == Activation::relu) mask = Tensor::empty({rows, (c + 7) / 8}, DType::u8, device);
+  batchnorm_train(stream, {.x = z.raw(),
+                           .residual = residual.defined() ? residual.value().raw() : nullptr,
                            .y = y.value().raw(),
                            .mask = mask.defined() ? mask.data<uint8_t>() : nullptr,
                            .gamma = bn.gamma.value().data<float>(),
@@ -62,17 +59,18 @@ Var batch_norm(const Var& x, const BatchNormParams& bn, Mode mode, Activation ac
                            .running_var = bn.running_var.data<float>(),
                            .rows = rows,
                            .c = c,
-                           .type = xv.dtype(),
-                           .activation = activation});
+                           .type = type,
+                           .activation = activation,
+                           .sums = partial.defined() ? ChannelSums{partial.data<float>(), shift, partial.dim(0)} : ChannelSums{}});
 
-  Tape::current().record("batch_norm", inputs, y, xv.bytes() + mask.bytes(), [=, gamma = bn.gamma, beta = bn.beta](const Tensor& dy) {
+  const int64_t saved = x.value().bytes() + z.bytes() + mask.bytes();
+  Tape::current().record("conv_bn", inputs, y, saved, [=, gamma = bn.gamma, beta = bn.beta](const Tensor& dy) {
     // dy is overwritten where this node alone holds it.
-    Tensor dx = dy.is_sole_owner() ? dy : Tensor::empty(x.shape(), dy.dtype(), dy.device());
-    Tensor dresidual;
-    if (residual.defined() && residual.requires_grad()) dresidual = Tensor::empty(x.shape(), dy.dtype(), dy.device());
-    batchnorm_bwd(stream, {.x = x.value().raw(),
+    Tensor dz = dy.is_sole_owner() ? dy : Tensor::empty(z.shape(), type, device), dresidual;
+    if (residual.defined() && residual.requires_grad()) dresidual = Tensor::empty(z.shape(), type, device);
+    batchnorm_bwd(stream, {.x = z.raw(),
                            .dy = dy.raw(),
-                           .dx = dx.raw(),
+                           .dx = dz.raw(),
                            .dresidual = dresidual.raw(),
                            .mask = mask.defined() ? mask.data<uint8_t>() : nullptr,
                            .gamma = gamma.value().data<float>(),
@@ -83,10 +81,10 @@ Var batch_norm(const Var& x, const BatchNormParams& bn, Mode mode, Activation ac
                            .dbeta = channel_gradient(beta).data<float>(),
                            .rows = rows,
                            .c = c,
-                           .type = dy.dtype(),
+                           .type = type,
                            .activation = activation});
     if (dresidual.defined()) residual.accumulate(std::move(dresidual));
-    x.accumulate(std::move(dx));
+    convolution_backward(conv, x, w, dz);
   });
   return y;
 }

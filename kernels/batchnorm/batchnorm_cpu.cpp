@@ -269,7 +269,9 @@ static profile::Work norm_work(DType type, int64_t rows, int64_t c, int64_t tens
   const double bytes = double(tensors * rows * c * size_of(type) + (mask ? rows * ((c + 7) / 8) : 0));
   return {fmt::format("{} {}x{}", to_string(type), rows, c), 0, bytes};
 }
-static profile::Work work_of(const BatchNormTrainArgs& a) { return norm_work(a.type, a.rows, a.c, a.residual ? 4 : 3, a.mask); }
+static profile::Work work_of(const BatchNormTrainArgs& a) {
+  return norm_work(a.type, a.rows, a.c, 2 + (a.residual ? 1 : 0) + (a.sums.partial ? 0 : 1), a.mask);
+}
 static profile::Work work_of(const BatchNormInferArgs& a) { return norm_work(a.type, a.rows, a.c, a.residual ? 3 : 2, false); }
 static profile::Work work_of(const BatchNormBwdArgs& a) { return norm_work(a.type, a.rows, a.c, a.dresidual ? 6 : 5, a.mask); }
 

@@ -232,8 +232,8 @@ struct Transforms : Stages<V> {
           for (int i = 0; i < 4; ++i) half[i][j] = column[i];
         }
         const Reg bias = args.bias ? V::load(args.bias + channel + c) : V::zero();
-        Reg shift, sum, square;
-        if constexpr (kSums) shift = V::load(args.shift + channel + c), sum = V::load(args.sum + channel + c), square = V::load(args.square + channel + c);
+        Reg shift, sum = V::zero(), square = V::zero();  // of this tile
+        if constexpr (kSums) shift = V::load(args.shift + channel + c);
         for (int i = 0; i < rows; ++i) {
           Reg row[4];
           S::output4(half[i], row);
@@ -258,7 +258,10 @@ struct Transforms : Stages<V> {
             }
           }
         }
-        if constexpr (kSums) V::store(args.sum + channel + c, sum), V::store(args.square + channel + c, square);
+        if constexpr (kSums) {
+          V::store(args.sum + channel + c, V::add(V::load(args.sum + channel + c), sum));
+          V::store(args.square + channel + c, V::add(V::load(args.square + channel + c), square));
+        }
       }
     }
   }

@@ -70,12 +70,38 @@ TEST(Ops, conv2d_gradients) {
   expect_gradient(w, [&](const Var& v) { return conv2d(Var(x), v, 1, 1); });
 }
 
-TEST(Ops, batch_norm_gradient_with_residual) {
+TEST(Ops, conv_bn_gradients_with_residual) {
   ParamArena arena;
   BatchNormParams bn = bn_params(4, arena);
-  Tensor x = random({6, 2, 2, 4}, 1), r = random({6, 2, 2, 4}, 2);
-  expect_gradient(x, [&](const Var& v) { return batch_norm(v, bn, Mode::train, Activation::none, Var(r)); });
-  expect_gradient(r, [&](const Var& v) { return batch_norm(Var(x), bn, Mode::train, Activation::none, v); });
+  Tensor x = random({6, 3, 3, 4}, 1), r = random({6, 2, 2, 4}, 2), w = random({4, 3, 3, 4}, 3);
+  expect_gradient(x, [&](const Var& v) { return conv_bn(v, Var(w), 2, 1, bn, Activation::none, Var(r)); });
+  expect_gradient(w, [&](const Var& v) { return conv_bn(Var(x), v, 2, 1, bn, Activation::none, Var(r)); });
+  expect_gradient(r, [&](const Var& v) { return conv_bn(Var(x), Var(w), 2, 1, bn, Activation::none, v); });
+  // Where x is its own residual, two gradients meet in it.
+  expect_gradient(x, [&](const Var& v) { return conv_bn(v, Var(w), 1, 1, bn, Activation::none, v); });
+}
+
+// Sums that the convolution's algorithm makes, and the pass over its result: one norm.
+TEST(Ops, conv_bn_by_either_sums) {
+  if (cpu_isa() < CpuIsa::avx2) GTEST_SKIP() << "no algorithm of this CPU makes sums";
+  ParamArena arena;
+  BatchNormParams bn = bn_params(16, arena);
+  const Tensor x = random({3, 9, 7, 16}, 1), w = random({16, 3, 3, 16}, 2);
+  const ConvShape shape{.n = 3, .h = 9, .w = 7, .c = 16, .k = 16, .r = 3, .s = 3, .stride = 1, .pad = 1};
+  std::vector<Tensor> y, mean, var;
+  for (const ConvMath math : {ConvMath::exact, ConvMath::fast}) {
+    set_conv_math(math);
+    EXPECT_EQ(conv_sum_parts(current_stream(Device::cpu), shape, DType::f32) > 0, math == ConvMath::fast);
+    std::fill_n(bn.running_mean.data<float>(), 16, 3.f);  // far from the mean, and so a poor shift
+    std::fill_n(bn.running_var.data<float>(), 16, 1.f);
+    y.push_back(conv_bn(Var(x), Var(w), 1, 1, bn, Activation::relu).value());
+    mean.push_back(bn.running_mean.clone()), var.push_back(bn.running_var.clone());
+  }
+  for (int64_t i = 0; i < y[0].elements(); ++i) ASSERT_NEAR(y[1].data<float>()[i], y[0].data<float>()[i], 2e-5) << i;
+  for (int64_t i = 0; i < 16; ++i) {
+    EXPECT_NEAR(mean[1].data<float>()[i], mean[0].data<float>()[i], 1e-5);
+    EXPECT_NEAR(var[1].data<float>()[i], var[0].data<float>()[i], 1e-4);
+  }
 }
 
 TEST(Ops, pool_linear_add_scale_gradients) {
