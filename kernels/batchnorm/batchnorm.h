@@ -2,13 +2,12 @@
 // (Ioffe & Szegedy 2015, arXiv 1502.03167).
 //   forward   y = act( gamma * (x - mean) * rstd + beta  [+ residual] ),  rstd = 1/sqrt(var + eps),  act = ReLU or identity
 //             training: mean and biased variance of this batch; running = (1-m)*running + m*batch, with the unbiased variance
-//             inference: mean and variance are the running ones
 //   backward  dz = dy where the ReLU let through, else 0;  dbeta += sum dz;  dgamma += sum dz * xhat;  xhat = (x - mean) * rstd
 //             dx = gamma * rstd * ( dz - mean(dz) - xhat * mean(dz * xhat) );  dresidual = dz
 //   pool      y = max over 3x3 windows, stride 2, padding 1, of ReLU(normalise(x)): the stem of an ImageNet ResNet, whose full-size map is never written
 //   fold      filter' = filter * gamma * rstd,  bias = beta - running_mean * gamma * rstd: a convolution and its norm in evaluation mode as one convolution
 // shapes   x, y, residual, dy, dx, dresidual [rows, C] with rows = N*H*W, f32 | bf16;  every per-channel array f32 [C]
-// moves    forward: x twice, y once (+ residual once); backward: x, dy twice, dx once (+ dresidual once): bandwidth-bound
+// moves    forward: x twice (once where its producer made the sums), y once (+ residual once); backward: x, dy twice, dx once (+ dresidual once): bandwidth-bound
 // saves    x, mean, rstd, and the ReLU's mask (a bit an element) where a residual came in; without one backward computes the sign again, by the same operations
 // sums     in a fixed order: the same bits in every run (CPU: for the same number of threads)
 #pragma once
@@ -45,18 +44,6 @@ struct BatchNormTrainArgs {
   BatchNormForm form = BatchNormForm::automatic;
 };
 void batchnorm_train(Stream, const BatchNormTrainArgs&);
-
-struct BatchNormInferArgs {
-  const void* x;
-  const void* residual = nullptr;
-  void* y;  // may be x
-  const float *gamma, *beta, *running_mean, *running_var;
-  int64_t rows, c;
-  DType type;
-  Activation activation = Activation::none;
-  float eps = 1e-5f;
-};
-void batchnorm_infer(Stream, const BatchNormInferArgs&);
 
 struct BatchNormBwdArgs {
   const void *x, *dy;

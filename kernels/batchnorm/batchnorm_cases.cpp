@@ -127,7 +127,7 @@ Produced produce(const Doubles& x, int64_t rows, int64_t c, Device device) {
   return {Tensor::of<float>({kParts, 2, c}, partial).to(device), Tensor::of<float>({c}, shift).to(device)};
 }
 
-// batchnorm_train, _bwd and _infer -----------------------------------------------------------------------------------------------------------------------
+// batchnorm_train and _bwd -----------------------------------------------------------------------------------------------------------------------
 
 struct Problem {
   int64_t rows, c;
@@ -256,21 +256,6 @@ std::vector<Checked> check(const Problem& p, Stream stream) {
     out.push_back({"dx in the place of dy", to_doubles(in_place), to_doubles(run.dx), 0});
   }
 
-  Tensor inferred = run.x.clone();
-  batchnorm_infer(stream, {.x = inferred.raw(),
-                           .residual = p.residual ? run.residual.raw() : nullptr,
-                           .y = inferred.raw(),
-                           .gamma = run.gamma.data<float>(),
-                           .beta = run.beta.data<float>(),
-                           .running_mean = run.rm.data<float>(),
-                           .running_var = run.rv.data<float>(),
-                           .rows = p.rows,
-                           .c = p.c,
-                           .type = p.type,
-                           .activation = p.activation});
-  Doubles want_infer = normalise(x, {to_doubles(run.rm), to_doubles(run.rv)}, gamma, beta);
-  activate(want_infer, p.residual ? &res : nullptr, p.activation);
-  out.push_back({"infer", to_doubles(inferred), want_infer, tol});
   return out;
 }
 

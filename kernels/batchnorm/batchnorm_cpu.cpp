@@ -144,14 +144,15 @@ void batch_statistics(const Args& args, int64_t rows) {
   }
 }
 
-// y = act(scale * (x - mean) + beta [+ residual]): BatchNormTrainArgs or BatchNormInferArgs.
-template <class Args>
-void apply(const Args& args, uint8_t* mask, const float* mean_of_c, const Channels& scale) {
-  const Channels mean(mean_of_c, args.c), beta(args.beta, args.c);
+}  // namespace
+
+void batchnorm_train(Stream, const BatchNormTrainArgs& args) {
+  batch_statistics(args, args.rows);
+  const Channels mean(args.mean, args.c), beta(args.beta, args.c), scale = scale_of(args.gamma, args.rstd, args.c);
   const Forward f{.x = args.x,
                   .residual = args.residual,
                   .y = args.y,
-                  .mask = mask,
+                  .mask = args.mask,
                   .mean = mean.data(),
                   .scale = scale.data(),
                   .beta = beta.data(),
@@ -159,19 +160,6 @@ void apply(const Args& args, uint8_t* mask, const float* mean_of_c, const Channe
                   .relu = args.activation == Activation::relu};
   rows_backwards(args.rows, args.c, block_rows(args.c, args.type),
                  [&, run = kernels().apply[index_of(args.type)]](int64_t begin, int64_t end) { run(f, begin, end); });
-}
-
-}  // namespace
-
-void batchnorm_train(Stream, const BatchNormTrainArgs& args) {
-  batch_statistics(args, args.rows);
-  apply(args, args.mask, args.mean, scale_of(args.gamma, args.rstd, args.c));
-}
-
-void batchnorm_infer(Stream, const BatchNormInferArgs& args) {
-  Channels scale(args.c);
-  for (int64_t i = 0; i < args.c; ++i) scale[i] = float(double(args.gamma[i]) / std::sqrt(double(args.running_var[i]) + double(args.eps)));
-  apply(args, nullptr, args.running_mean, scale);
 }
 
 namespace {
@@ -272,11 +260,9 @@ static profile::Work norm_work(DType type, int64_t rows, int64_t c, int64_t tens
 static profile::Work work_of(const BatchNormTrainArgs& a) {
   return norm_work(a.type, a.rows, a.c, 2 + (a.residual ? 1 : 0) + (a.sums.partial ? 0 : 1), a.mask);
 }
-static profile::Work work_of(const BatchNormInferArgs& a) { return norm_work(a.type, a.rows, a.c, a.residual ? 3 : 2, false); }
 static profile::Work work_of(const BatchNormBwdArgs& a) { return norm_work(a.type, a.rows, a.c, a.dresidual ? 6 : 5, a.mask); }
 
 KD_KERNEL(batchnorm_train, BatchNormTrainArgs)
-KD_KERNEL(batchnorm_infer, BatchNormInferArgs)
 KD_KERNEL(batchnorm_bwd, BatchNormBwdArgs)
 KD_KERNEL(batchnorm_pool_train, BatchNormPoolTrainArgs)
 KD_KERNEL(batchnorm_pool_bwd, BatchNormPoolBwdArgs)

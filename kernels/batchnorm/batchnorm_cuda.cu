@@ -468,17 +468,6 @@ void batchnorm_train(Stream stream, const BatchNormTrainArgs& args) {
   });
 }
 
-void batchnorm_infer(Stream stream, const BatchNormInferArgs& args) {
-  const Layout l = layout_of(args.rows, args.c);
-  with_kernel(args.type, is_whole(args.c, {args.x, args.residual, args.y, args.gamma, args.beta, args.running_mean, args.running_var}),
-              [&](auto zero, auto whole) {
-                using T = decltype(zero);
-                simt::launch(apply_kernel<T, decltype(whole)::value>, blocks_for(l, kApplyRows), kThreads, 0, stream_of(stream),
-                             ForwardArgs{args.x, args.residual, args.y, nullptr, args.activation}, l,
-                             Norm{args.gamma, args.beta, args.running_mean, nullptr, args.running_var, args.eps});
-              });
-}
-
 void batchnorm_bwd(Stream stream, const BatchNormBwdArgs& args) {
   const Layout l = layout_of(args.rows, args.c);
   KD_CHECK(args.activation == Activation::none || args.mask || !args.dresidual,

@@ -68,8 +68,6 @@ __device__ void load_channels(const float* from, const Place& at, float (&v)[kEi
 
 struct Norm {
   const float *gamma, *beta, *mean, *rstd;
-  const float* var = nullptr;  // instead of rstd: inference
-  float eps = 0;
 };
 struct Moments {
   float mean, rstd;
@@ -82,13 +80,13 @@ struct Affine {
   template <bool kWhole>
   __device__ static Affine load(const Norm& n, const Place& at) {
     Affine a;
-    float spread[kEight];
+    float rstd[kEight];
     load_channels<kWhole>(n.gamma, at, a.scale);
-    load_channels<kWhole>(n.rstd ? n.rstd : n.var, at, spread);
+    load_channels<kWhole>(n.rstd, at, rstd);
     load_channels<kWhole>(n.mean, at, a.mean);
     load_channels<kWhole>(n.beta, at, a.beta);
 #pragma unroll
-    for (int i = 0; i < kEight; ++i) a.scale[i] *= n.rstd ? spread[i] : rsqrtf(spread[i] + n.eps);
+    for (int i = 0; i < kEight; ++i) a.scale[i] *= rstd[i];
     return a;
   }
   template <bool kWhole>
