@@ -7,7 +7,7 @@
 //   pool      y = max over 3x3 windows, stride 2, padding 1, of ReLU(normalise(x)): the stem of an ImageNet ResNet, whose full-size map is never written
 //   fold      filter' = filter * gamma * rstd,  bias = beta - running_mean * gamma * rstd: a convolution and its norm in evaluation mode as one convolution
 // shapes   x, y, residual, dy, dx, dresidual [rows, C] with rows = N*H*W, f32 | bf16;  every per-channel array f32 [C]
-// moves    forward: x twice (once where its producer made the sums), y once (+ residual once); backward: x, dy twice, dx once (+ dresidual once): bandwidth-bound
+// moves    forward: x twice (once where its producer summed it), y once (+ residual once); backward: x, dy twice, dx once (+ dresidual once): bandwidth-bound
 // saves    x, mean, rstd, and the ReLU's mask (a bit an element) where a residual came in; without one backward computes the sign again, by the same operations
 // sums     in a fixed order: the same bits in every run (CPU: for the same number of threads)
 #pragma once

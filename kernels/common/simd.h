@@ -145,6 +145,7 @@ struct Avx2 {
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0xd8);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
   }
+  static KD_INLINE void store_pair(uint16_t* p, Reg low, Reg high) { store(p, low), store(p + 8, high); }
   static KD_INLINE Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static KD_INLINE Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static KD_INLINE Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }

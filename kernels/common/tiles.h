@@ -32,10 +32,27 @@ KD_INLINE float high(Word w) { return low(w >> 16); }
 KD_INLINE float fma(float a, float b, float c) { return flushed(__builtin_fmaf(a, b, flushed(c))); }
 }  // namespace detail
 
+// f32 vectors with vcvtne2ps2bf16, which narrows two at once and takes denormals as zero too.
+template <int N>
+struct PortableNarrowing : simd::Portable<N> {
+  using Base = simd::Portable<N>;
+  static KD_INLINE void store_pair(uint16_t* p, typename Base::Reg low, typename Base::Reg high) {
+    for (int i = 0; i < N; ++i) p[i] = Base::narrow(detail::flushed(low.v[i])), p[N + i] = Base::narrow(detail::flushed(high.v[i]));
+  }
+};
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+struct Narrowing : simd::Avx512 {
+  static KD_INLINE void store_pair(uint16_t* p, Reg low, Reg high) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
+    _mm512_storeu_si512(p, reinterpret_cast<const __m512i&>(both));
+  }
+};
+#endif
+
 // vdpbf16ps, N lanes.
 template <int N>
 struct PortableDot {
-  using Lanes = simd::Portable<N>;
+  using Lanes = PortableNarrowing<N>;
   struct Words {
     Word v[N];
   };
@@ -58,29 +75,12 @@ struct PortableDot {
   }
 };
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 struct Dot {
-  using Lanes = simd::Avx512;
+  using Lanes = Narrowing;
   static KD_INLINE __m512i words(const Word* p) { return _mm512_loadu_si512(p); }
   static KD_INLINE __m512i broadcast(const Word* p) { return _mm512_set1_epi32(int(*p)); }
   static KD_INLINE __m512 mac(__m512i a, __m512i b, __m512 sum) { return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)); }
-};
-#endif
-
-// f32 vectors with vcvtne2ps2bf16, which narrows two at once and takes denormals as zero too.
-template <int N>
-struct PortableNarrowing : simd::Portable<N> {
-  using Base = simd::Portable<N>;
-  static KD_INLINE void store_pair(uint16_t* p, typename Base::Reg low, typename Base::Reg high) {
-    for (int i = 0; i < N; ++i) p[i] = Base::narrow(detail::flushed(low.v[i])), p[N + i] = Base::narrow(detail::flushed(high.v[i]));
-  }
-};
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-struct Narrowing : simd::Avx512 {
-  static KD_INLINE void store_pair(uint16_t* p, Reg low, Reg high) {
-    const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
-    _mm512_storeu_si512(p, reinterpret_cast<const __m512i&>(both));
-  }
 };
 #endif
 

@@ -114,16 +114,21 @@ KD_INLINE void finish_vector(const Finish& f, int64_t at, int64_t column, typena
   V::store(static_cast<T*>(f.y) + at + column, sum);
 }
 
-// 32 columns of bf16 at once, the first of a row.
-template <class V>
-KD_INLINE void finish_pair(const Finish& f, int64_t at, typename V::Reg low, typename V::Reg high) {
+// Two vectors that are neighbours in a row: bf16 is narrowed and stored as one.
+template <class V, class T>
+KD_INLINE void finish_pair(const Finish& f, int64_t at, int64_t column, typename V::Reg low, typename V::Reg high) {
+  constexpr int L = V::kLanes;
   if (f.z) {
-    const auto* z = static_cast<const uint16_t*>(f.z) + at;
-    low = V::add(low, V::load(z)), high = V::add(high, V::load(z + 16));
+    const auto* z = static_cast<const T*>(f.z) + at + column;
+    low = V::add(low, V::load(z)), high = V::add(high, V::load(z + L));
   }
-  if (f.bias) low = V::add(low, V::load(f.bias)), high = V::add(high, V::load(f.bias + 16));
+  if (f.bias) low = V::add(low, V::load(f.bias + column)), high = V::add(high, V::load(f.bias + column + L));
   if (f.relu) low = V::max(V::zero(), low), high = V::max(V::zero(), high);
-  V::store_pair(static_cast<uint16_t*>(f.y) + at, low, high);
+  T* y = static_cast<T*>(f.y) + at + column;
+  if constexpr (sizeof(T) == 2)
+    V::store_pair(y, low, high);
+  else
+    V::store(y, low), V::store(y + L, high);
 }
 
 // What will be written, and added, is asked for ahead: a store that misses waits for its line as a load does. Where y is written in whole rows, a tile asks for
@@ -195,8 +200,10 @@ void register_tile(const Block& t, int64_t row, int64_t panel, int64_t panels, b
       V::store(sums + m * t.sums_row + L, sum[m][1]);
     } else {
       const int64_t at = t.finish->at[row + m];
-      finish_vector<V, T>(*t.finish, at, column, sum[m][0]);
-      if (column + L < t.cols) finish_vector<V, T>(*t.finish, at, column + L, sum[m][1]);
+      if (column + L < t.cols)
+        finish_pair<V, T>(*t.finish, at, column, sum[m][0], sum[m][1]);
+      else
+        finish_vector<V, T>(*t.finish, at, column, sum[m][0]);
     }
   }
 }

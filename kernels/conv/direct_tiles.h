@@ -58,8 +58,11 @@ void multiply_tiles(const Block& t) {
       if (!t.finish) continue;
       for (int64_t m = 0; m < (rows < 32 ? rows : 32); ++m) {
         const int64_t at = t.finish->at[row + m];
-        finish_vector<V, T>(*t.finish, at, panel * 32, V::load(finished + m * 32));
-        if (columns > 16) finish_vector<V, T>(*t.finish, at, panel * 32 + 16, V::load(finished + m * 32 + 16));
+        const auto first = V::load(finished + m * 32);
+        if (columns > 16)
+          finish_pair<V, T>(*t.finish, at, panel * 32, first, V::load(finished + m * 32 + 16));
+        else
+          finish_vector<V, T>(*t.finish, at, panel * 32, first);
       }
     }
   }
@@ -197,7 +200,7 @@ struct Leaving {
     for (int i = 0; i < 2 && next < rows; ++i, ++next) {
       const float* row = sums + next / 16 * 512 + next % 16 * 16;
       if constexpr (kCols2)
-        finish_pair<V>(f, at[next], V::load(row), V::load(row + 256));
+        finish_pair<V, uint16_t>(f, at[next], 0, V::load(row), V::load(row + 256));
       else
         finish_vector<V, uint16_t>(f, at[next], 0, V::load(row));
     }

@@ -117,7 +117,7 @@ class Runs(Temporary):
         lines = (fixed / "conv_choices.txt").read_text().splitlines()
         self.assertGreater(len(lines), 20)
         for line in lines:
-            self.assertRegex(line, r"^(fprop|dgrad|wgrad) f32 n\d+h\d+w\d+c\d+k\d+r\d+s\d+st\d+p\d+ fast [a-z0-9._]+$")
+            self.assertRegex(line, r"^(fprop|fprop\+add|dgrad|dgrad\+add|wgrad) f32 n\d+h\d+w\d+c\d+k\d+r\d+s\d+st\d+p\d+ fast [a-z0-9._]+$")
         exact = self.train("exact", "name=T1w", "--device", "cpu", "--no-tune", "conv=exact")
         self.assertNotIn("winograd", (exact / "conv_choices.txt").read_text())
         # A run that goes on takes what it took, or says why it cannot.
