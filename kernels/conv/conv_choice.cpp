@@ -87,7 +87,11 @@ const ConvAlgorithm* find(const std::string& name) {
   return nullptr;
 }
 
-std::string machine_line() { return fmt::format("retort convolutions 1 | {} | {} | {} threads", cpu_info().name, to_string(cpu_isa()), cpu_info().threads); }
+// Raised with every change that makes an algorithm faster or slower, so that what was fastest before is timed again.
+constexpr int kChoicesOf = 2;
+std::string machine_line() {
+  return fmt::format("retort convolutions {} | {} | {} | {} threads", kChoicesOf, cpu_info().name, to_string(cpu_isa()), cpu_info().threads);
+}
 
 Path cache_path() {
   const auto variable = [](const char* name) { return std::string(std::getenv(name) ? std::getenv(name) : ""); };
@@ -137,7 +141,8 @@ std::map<std::string, std::string> read_cache(const Path& path) {
   std::string text;
   std::getline(in, text);
   if (text != machine_line()) {
-    warn_once(fmt::format("{}: made for another machine ('{}'); convolutions are timed again and the file is replaced", path.string(), text.substr(0, 120)));
+    warn_once(fmt::format("{}: made for another machine or by another version ('{}'); convolutions are timed again and the file is replaced", path.string(),
+                          text.substr(0, 120)));
     return lines;
   }
   for (int number = 2; std::getline(in, text); ++number) {

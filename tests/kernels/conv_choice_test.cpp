@@ -109,6 +109,20 @@ TEST_F(ConvChoice, timedChoicesAreKeptAndTakenAgain) {
   EXPECT_STREQ(timed(problem(13)).name, "onednn");
 }
 
+// What was fastest may not be after a change of the kernels.
+TEST_F(ConvChoice, anotherVersionsFileIsReplaced) {
+  timed(problem(25));
+  const std::string ours = first_line(), number = "convolutions ";
+  std::string older = read_text(path_);
+  older.replace(older.find(number) + number.size(), older.find(" |") - older.find(number) - number.size(), "0");
+  write(older);
+  ::testing::internal::CaptureStderr();
+  timed(problem(26));
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("another version"), std::string::npos);
+  EXPECT_EQ(first_line(), ours);
+  EXPECT_EQ(read_text(path_).find(to_string(problem(25))), std::string::npos) << "a choice of the older version has been kept";
+}
+
 TEST_F(ConvChoice, aFileOfAnotherMachineIsReplaced) {
   write("retort convolutions 1 | Another CPU | amx | 64 threads\n" + line_of(problem(14), "fast onednn") + "\n");
   ::testing::internal::CaptureStderr();
