@@ -42,11 +42,12 @@
 // gained 15 % at 64 channels (206 for 179) and lost 5 % from 128 on. Writing all of U for 512@4 cost 7 ms of 48, and V of both blocks of tiles at once (9.4 MB
 // rather than 4.9) doubled the time. wgrad with 64, 128, 256 tiles: 184, 163, 168 at 64@32, 240, 241, 218 at 512@4.
 //
-// Measured: 2 threads, AMD EPYC with AVX512_BF16 (1 MB L2, f32 peak 233 GF/s), AVX-512, n = 128, ms, best of 8, before and after the transforms asked ahead,
-// alternating; the products alone take 10.4 at peak.
+// Measured: 2 threads, AMD EPYC with AVX512_BF16 (1 MB L2, f32 peak 233 GF/s), AVX-512, n = 128, ms, best of 8, alternating; the products alone take 10.4 at
+// peak. fprop f32: before the transforms asked for anything, and now. fprop bf16: before, and when they asked for the next tile of the row; the tile below gave
+// 2 % more. wgrad: when they asked for the next tile of the row, and now.
 //                 fprop f32      fprop bf16     wgrad f32      wgrad bf16
-//   64@32        20.4   16.1    17.2   16.0    21.0   17.7    17.1   16.6
-//   128@16       16.1   14.0    14.4   14.0    15.8   14.2    14.0   13.1
+//   64@32        20.4   16.1    17.2   16.0    19.8   17.7    17.1   16.6
+//   128@16       16.1   14.0    14.4   14.0    15.4   14.2    14.0   13.1
 //   256@8        12.9   12.4    12.2   12.3    14.4   14.4    13.8   13.7
 //   512@4        15.2   14.8    14.7   14.8    13.7   13.7    13.2   13.4
 // The sizes of blocks do not matter there: 14 to 112 tiles change fprop by 3 % at 64@32 and by 7 % at 128@16, 32 to 192 wgrad by 15 %, in favour of 64 and
