@@ -12,6 +12,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -233,5 +234,26 @@ struct Avx512 {
   }
 };
 #endif
+
+// ---- 16 x 16 words, for every set: `Set` only names whose code it is (see above).
+typedef uint32_t Words __attribute__((vector_size(64)));
+
+// Bit d of the row's index changes places with bit d of the lane's: lanes of two rows become the first's and the second's.
+template <class Set, int d, size_t... l>
+KD_INLINE void exchange(Words& first, Words& second, std::index_sequence<l...>) {
+  const Words a = first, b = second;
+  first = __builtin_shufflevector(a, b, (l & d ? 16 + l - d : l)...), second = __builtin_shufflevector(a, b, (l & d ? 16 + l : l + d)...);
+}
+template <class Set, int d>
+KD_INLINE void exchange_rows(Words (&v)[16]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r)
+    if (!(r & d)) exchange<Set, d>(v[r], v[r + d], std::make_index_sequence<16>());
+}
+// v[j][i] = v[i][j]
+template <class Set>
+KD_INLINE void transpose_16(Words (&v)[16]) {
+  exchange_rows<Set, 8>(v), exchange_rows<Set, 4>(v), exchange_rows<Set, 2>(v), exchange_rows<Set, 1>(v);
+}
 
 }  // namespace kd::simd

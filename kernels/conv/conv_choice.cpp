@@ -57,9 +57,13 @@ std::vector<const ConvAlgorithm*> candidates(const ConvProblem& problem, ConvMat
   return able;
 }
 
+constexpr int64_t kImagesAtOnce = 16;
+
+// The problem that stands for all of its kind.
 ConvProblem representative(ConvProblem problem) {
+  const int64_t most = timed_batch(problem.shape);
   int64_t& n = problem.shape.n;
-  if (n > kTimedBatch) n = kTimedBatch - (kImagesAtOnce - n % kImagesAtOnce) % kImagesAtOnce;
+  if (n > most) n = most - (kImagesAtOnce - n % kImagesAtOnce) % kImagesAtOnce;
   return problem;
 }
 
@@ -88,7 +92,7 @@ const ConvAlgorithm* find(const std::string& name) {
 }
 
 // Raised with every change that makes an algorithm faster or slower, so that what was fastest before is timed again.
-constexpr int kChoicesOf = 2;
+constexpr int kChoicesOf = 3;
 std::string machine_line() {
   return fmt::format("retort convolutions {} | {} | {} | {} threads", kChoicesOf, cpu_info().name, to_string(cpu_isa()), cpu_info().threads);
 }
@@ -342,6 +346,11 @@ Choices& choices() {
 }
 
 }  // namespace
+
+int64_t timed_batch(const ConvShape& s) {
+  const int64_t pixels = s.p() * s.q(), images = 2048 / pixels;
+  return std::max<int64_t>(32, images / kImagesAtOnce * kImagesAtOnce);
+}
 
 const ConvAlgorithm& choose(const ConvProblem& problem) { return choices().choose(problem); }
 

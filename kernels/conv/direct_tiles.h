@@ -79,25 +79,8 @@ void leave_tiles() {
   Tiles::release();
 }
 
-typedef Word Words __attribute__((vector_size(64)));
+using simd::Words;
 typedef uint16_t Halves __attribute__((vector_size(64)));
-
-// Bit d of the row's index changes places with bit d of the lane's: lanes of two rows become the first's and the second's.
-template <class Tiles, int d, size_t... l>
-KD_INLINE void exchange(Words& first, Words& second, std::index_sequence<l...>) {
-  const Words a = first, b = second;
-  first = __builtin_shufflevector(a, b, (l & d ? 16 + l - d : l)...), second = __builtin_shufflevector(a, b, (l & d ? 16 + l : l + d)...);
-}
-template <class Tiles, int d>
-KD_INLINE void exchange_rows(Words (&v)[16]) {
-#pragma GCC unroll 16
-  for (int r = 0; r < 16; ++r)
-    if (!(r & d)) exchange<Tiles, d>(v[r], v[r + d], std::make_index_sequence<16>());
-}
-template <class Tiles>
-KD_INLINE void transpose_16(Words (&v)[16]) {
-  exchange_rows<Tiles, 8>(v), exchange_rows<Tiles, 4>(v), exchange_rows<Tiles, 2>(v), exchange_rows<Tiles, 1>(v);
-}
 
 // to[j][i] = from[i][j]; rows and cols are multiples of 16.
 template <class Tiles>
@@ -106,7 +89,7 @@ void transpose_words(const Word* from, int64_t from_line, Word* to, int64_t to_l
     for (int64_t j = 0; j < cols; j += 16) {
       Words v[16];
       for (int r = 0; r < 16; ++r) std::memcpy(&v[r], from + (i + r) * from_line + j, 64);
-      transpose_16<Tiles>(v);
+      simd::transpose_16<Tiles>(v);
       for (int r = 0; r < 16; ++r) std::memcpy(to + (j + r) * to_line + i, &v[r], 64);
     }
 }
@@ -135,7 +118,7 @@ void pack_columns(const float* from, int64_t line, Word* to) {
   Words v[16];
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) narrow_32<V>(from + i * line, v[i]);
-  transpose_16<Tiles>(v);
+  simd::transpose_16<Tiles>(v);
   for (int i = 0; i < 16; ++i) std::memcpy(to + i * 32, &v[i], 64);
 }
 template <class Tiles, class V>
@@ -179,8 +162,8 @@ void pack_turned(const uint16_t* from, const uint16_t* from2, int64_t image, int
       else
         low[n] = Words{}, high[n] = Words{};
     }
-    transpose_16<Tiles>(low);
-    transpose_16<Tiles>(high);
+    simd::transpose_16<Tiles>(low);
+    simd::transpose_16<Tiles>(high);
     for (int n = 0; n < 16; ++n) {
       std::memcpy(to + 2 * i * to_half + n * 16, &low[n], 64);
       std::memcpy(to + (2 * i + 1) * to_half + n * 16, &high[n], 64);

@@ -62,27 +62,35 @@ struct Stages {
 
   // ---- products: R tiles x N vectors of output channels in registers, over all input channels
   template <int R, int N>
-  static void tile(const float* v, int64_t v_block, int64_t channels, const float* u, float* m, bool add) {
+  static void tile(const float* v, int64_t v_block, int64_t channels, const float* u, float* m, bool add, int64_t ahead) {
     Reg sum[R][N];
+#pragma GCC unroll 14
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
       for (int n = 0; n < N; ++n) sum[r][n] = add ? V::load(m + (r * N + n) * L) : V::zero();
     for (int64_t c = 0; c < channels; c += 16, v += v_block)
 #pragma GCC unroll 4
       for (int i = 0; i < 16; ++i, u += N * L) {
+        __builtin_prefetch(v + ahead + i * 16, 0, 2);
         Reg b[N];
+#pragma GCC unroll 2
         for (int n = 0; n < N; ++n) b[n] = V::load(u + n * L);
+#pragma GCC unroll 14
         for (int r = 0; r < R; ++r) {
           const Reg a = V::set1(v[r * 16 + i]);
+#pragma GCC unroll 2
           for (int n = 0; n < N; ++n) sum[r][n] = V::fmadd(a, b[n], sum[r][n]);
         }
       }
+#pragma GCC unroll 14
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
       for (int n = 0; n < N; ++n) V::store(m + (r * N + n) * L, sum[r][n]);
   }
   template <int R, int N>
-  static KD_INLINE void tile_of(int64_t rows, const float* v, int64_t v_block, int64_t channels, const float* u, float* m, bool add) {
-    if (rows == R) return tile<R, N>(v, v_block, channels, u, m, add);
-    if constexpr (R > 1) tile_of<R - 1, N>(rows, v, v_block, channels, u, m, add);
+  static KD_INLINE void tile_of(int64_t rows, const float* v, int64_t v_block, int64_t channels, const float* u, float* m, bool add, int64_t ahead) {
+    if (rows == R) return tile<R, N>(v, v_block, channels, u, m, add, ahead);
+    if constexpr (R > 1) tile_of<R - 1, N>(rows, v, v_block, channels, u, m, add, ahead);
   }
   template <int N>
   static void multiply_position(const TileBlock& v, int64_t position, int64_t in, int64_t in_count, const float* u, const TileBlock& m, bool add) {
@@ -92,7 +100,7 @@ struct Stages {
     const int64_t groups = (v.tiles + kRows - 1) / kRows;
     for (int64_t g = 0, t = 0; g < groups; ++g) {
       const int64_t rows = (v.tiles - t + groups - g - 1) / (groups - g);
-      tile_of<kRows, N>(rows, from + t * 16, v.capacity * 16, in_count, u, to + t * N * L, add);
+      tile_of<kRows, N>(rows, from + t * 16, v.capacity * 16, in_count, u, to + t * N * L, add, v.position);
       t += rows;
     }
   }
@@ -103,33 +111,44 @@ struct Stages {
 
   // ---- products of wgrad: R output channels x N vectors of input channels in registers, over all tiles
   template <int R, int N>
-  static void outer(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add) {
+  static void outer(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add, const float* ahead) {
     Reg sum[R][N];
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
-      for (int n = 0; n < N; ++n) sum[r][n] = V::zero();
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) {
+        sum[r][n] = V::zero();
+        __builtin_prefetch(du + n * L / 16 * kDuBlock + r * 16 + n * L % 16, 1);
+      }
 #pragma GCC unroll 4
     for (int64_t t = 0; t < tiles; ++t) {
+      __builtin_prefetch(ahead + t * 16, 0, 2);
       Reg b[N];
+#pragma GCC unroll 2
       for (int n = 0; n < N; ++n) b[n] = V::load(x + t * 16 + n * L / 16 * x_block + n * L % 16);
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const Reg a = V::set1(dy[t * 16 + r]);
+#pragma GCC unroll 2
         for (int n = 0; n < N; ++n) sum[r][n] = V::fmadd(a, b[n], sum[r][n]);
       }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
         float* to = du + n * L / 16 * kDuBlock + r * 16 + n * L % 16;
         V::store(to, add ? V::add(V::load(to), sum[r][n]) : sum[r][n]);
       }
   }
   template <int N>
-  static KD_INLINE void outer16(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add) {
-    outer<kGradientRows, N>(x, x_block, dy, tiles, du, add);
+  static KD_INLINE void outer16(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add, const float* ahead, int64_t ahead_block) {
+    outer<kGradientRows, N>(x, x_block, dy, tiles, du, add, ahead);
     if constexpr (L == 16) {
-      outer<8, N>(x, x_block, dy + 8, tiles, du + 8 * 16, add);
+      outer<8, N>(x, x_block, dy + 8, tiles, du + 8 * 16, add, ahead + ahead_block);
     } else {
-      outer<5, N>(x, x_block, dy + 6, tiles, du + 6 * 16, add);
-      outer<5, N>(x, x_block, dy + 11, tiles, du + 11 * 16, add);
+      outer<5, N>(x, x_block, dy + 6, tiles, du + 6 * 16, add, ahead + ahead_block);
+      outer<5, N>(x, x_block, dy + 11, tiles, du + 11 * 16, add, ahead + ahead_block);
     }
   }
   static void accumulate(const TileBlock& x, const TileBlock& dy, int64_t position, int64_t in, int64_t in_blocks, int64_t out, int64_t out_blocks, float* du,
@@ -142,10 +161,10 @@ struct Stages {
       for (int64_t i = 0; i < in_blocks;) {
         float* to = du + (o * du_stride + i) * kDuBlock;
         if (L == 16 && i + 1 == in_blocks) {
-          outer16<1>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add);
+          outer16<1>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add, o ? from_dy + dy.position : from_x + x.position, o ? dy_block : x_block);
           i += 1;
         } else {
-          outer16<2>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add);
+          outer16<2>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add, o ? from_dy + dy.position : from_x + x.position, o ? dy_block : x_block);
           i += 2 * L / 16;
         }
       }
@@ -161,16 +180,47 @@ struct Transforms : Stages<V> {
   // Addresses of the Size x Size pixels of a window that begins at (h0, w0); pixels outside the tensor are read from `zeros`.
   template <int Size>
   static KD_INLINE void window(const Tiling& s, const T* image, int64_t h0, int64_t w0, const T* zeros, const T** at) {
-    for (int i = 0; i < Size; ++i)
-      for (int j = 0; j < Size; ++j) {
-        const int64_t h = h0 + i, w = w0 + j;
-        at[i * Size + j] = h >= 0 && h < s.h && w >= 0 && w < s.w ? image + (h * s.w + w) * s.c : zeros;
+    const bool inside = h0 >= 0 && h0 + Size <= s.h && w0 >= 0 && w0 + Size <= s.w;
+    int64_t offset = (h0 * s.w + w0) * s.c;
+    for (int i = 0; i < Size; ++i, offset += (s.w - Size) * s.c)
+      for (int j = 0; j < Size; ++j, offset += s.c) at[i * Size + j] = inside || (h0 + i >= 0 && h0 + i < s.h && w0 + j >= 0 && w0 + j < s.w) ? image + offset : zeros;
+  }
+
+  template <int Size>
+  static KD_INLINE void one(const Reg* d, Reg* t) {
+    if constexpr (Size == 6)
+      S::input6(d, t);
+    else
+      S::gradient6(d, t);
+  }
+  // Rows [First, First + Count) of a transformed window. A row of B^T needs some of the window's rows only, and what the compiler sees unused it leaves out.
+  template <int Size, int First, int Count, bool kAsk>
+  static KD_INLINE void rows(const T* const* at, int64_t c, float* to, int64_t position, const T* below, int64_t below_row, int64_t below_pixel) {
+    Reg half[Count][Size];
+#pragma GCC unroll 6
+    for (int j = 0; j < Size; ++j) {
+      Reg d[Size], column[6];
+#pragma GCC unroll 6
+      for (int i = 0; i < Size; ++i) {
+        d[i] = V::load(at[i * Size + j] + c);
+        if (kAsk && i < 4 && j < 4) __builtin_prefetch(below + i * below_row + j * below_pixel, 0, 2);
       }
+      one<Size>(d, column);
+#pragma GCC unroll 6
+      for (int i = 0; i < Count; ++i) half[i][j] = column[First + i];
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < Count; ++i) {
+      Reg row[6];
+      one<Size>(half[i], row);
+#pragma GCC unroll 6
+      for (int j = 0; j < 6; ++j) V::store(to + ((First + i) * 6 + j) * position, row[j]);
+    }
   }
 
   template <int Size>
   static KD_INLINE void forward(const Tiling& s, const void* x, const void* zeros, const TileBlock& v) {
-    const int64_t per_image = s.tiles_h * s.tiles_w;
+    const int64_t per_image = s.tiles_h * s.tiles_w, row = s.w * s.c;
     for (int64_t t = 0; t < v.tiles; ++t) {
       const int64_t index = v.first + t, n = index / per_image, th = index % per_image / s.tiles_w, tw = index % s.tiles_w;
       const T* at[Size * Size];
@@ -179,34 +229,22 @@ struct Transforms : Stages<V> {
       // the hardware to follow.
       const T* below = static_cast<const T*>(x) + ((n * s.h + 4 * th + Size - s.pad) * s.w + 4 * tw) * s.c;
       for (int64_t c = 0; c < s.c; c += L) {
-        Reg half[6][Size];
-        for (int j = 0; j < Size; ++j) {
-          Reg d[Size], column[6];
-#pragma GCC unroll 6
-          for (int i = 0; i < Size; ++i) {
-            d[i] = V::load(at[i * Size + j] + c);
-            if (i < 4 && j < 4) __builtin_prefetch(below + (i * s.w + j) * s.c + c, 0, 2);
-          }
-          one<Size>(d, column);
-#pragma GCC unroll 6
-          for (int i = 0; i < 6; ++i) half[i][j] = column[i];
-        }
         float* to = v.data + (c / 16 * v.capacity + t) * 16 + c % 16;
-        for (int i = 0; i < 6; ++i) {
-          Reg row[6];
-          one<Size>(half[i], row);
-#pragma GCC unroll 6
-          for (int j = 0; j < 6; ++j) V::store(to + (i * 6 + j) * v.position, row[j]);
+        // As many rows at once as there are registers for: what does not fit is stored and read back, and stores are what this loop waits for.
+        if constexpr (L == 16 && Size == 6) {
+          rows<Size, 1, 4, true>(at, c, to, v.position, below + c, row, s.c);
+          rows<Size, 0, 1, false>(at, c, to, v.position, below, row, s.c);
+          rows<Size, 5, 1, false>(at, c, to, v.position, below, row, s.c);
+        } else if constexpr (L == 16) {
+          rows<Size, 0, 6, true>(at, c, to, v.position, below + c, row, s.c);
+        } else {
+          rows<Size, 1, 2, true>(at, c, to, v.position, below + c, row, s.c);
+          rows<Size, 3, 2, false>(at, c, to, v.position, below, row, s.c);
+          rows<Size, 0, 1, false>(at, c, to, v.position, below, row, s.c);
+          rows<Size, 5, 1, false>(at, c, to, v.position, below, row, s.c);
         }
       }
     }
-  }
-  template <int Size>
-  static KD_INLINE void one(const Reg* d, Reg* t) {
-    if constexpr (Size == 6)
-      S::input6(d, t);
-    else
-      S::gradient6(d, t);
   }
   static void input(const Tiling& s, const void* x, const void* zeros, const TileBlock& v) { forward<6>(s, x, zeros, v); }
   static void gradient(const Tiling& s, const void* dy, const void* zeros, const TileBlock& v) { forward<4>(s, dy, zeros, v); }
@@ -271,14 +309,17 @@ struct Transforms : Stages<V> {
     for (int64_t in = 0; in < in_count; in += 16)
       for (int64_t o = 0; o < width; o += 16) {
         float g[9][16][16];  // [tap][in][out]
-        for (int tap = 0; tap < 9; ++tap)
+        for (int tap = 0; tap < 9; ++tap) {
           for (int a = 0; a < 16; ++a) {
-            float row[16];
             const T* from = dgrad ? w + ((first + in + a) * 9 + 8 - tap) * c + out + o : w + ((out + o + a) * 9 + tap) * c + first + in;
-            for (int l = 0; l < 16; l += L) V::store(dgrad ? &g[tap][a][l] : &row[l], V::load(from + l));
-            if (!dgrad)
-              for (int b = 0; b < 16; ++b) g[tap][b][a] = row[b];
+            for (int l = 0; l < 16; l += L) V::store(&g[tap][a][l], V::load(from + l));
           }
+          if (dgrad) continue;
+          simd::Words row[16];
+          std::memcpy(row, g[tap], sizeof row);
+          simd::transpose_16<V>(row);
+          std::memcpy(g[tap], row, sizeof row);
+        }
         for (int i = 0; i < 16; ++i)
           for (int l = 0; l < 16; l += L) {
             Reg half[6][3];

@@ -81,17 +81,22 @@ TEST_F(ConvChoice, addingIsAProblemOfItsOwn) {
 }
 
 TEST_F(ConvChoice, largeBatchesShareOneChoice) {
-  ConvProblem large = problem(10), larger = large;
-  large.shape.n = kTimedBatch, larger.shape.n = 20 * kTimedBatch;
-  EXPECT_EQ(&choose(large), &choose(larger));
-  EXPECT_EQ(conv_choices().find(to_string(larger)), std::string::npos);
-  // Not by one that whole tiles of 16 images suit better.
-  ConvProblem odd = large;
-  odd.shape.n = 100;
-  choose(odd);
-  EXPECT_EQ(conv_choices().find(to_string(odd)), std::string::npos);
-  odd.shape.n = 20;
-  EXPECT_NE(conv_choices().find(to_string(odd)), std::string::npos) << conv_choices();
+  // 32 images; of 4 x 4 pixels 128, so that a large filter meets as many pixels as in a step.
+  for (const auto& [side, most] : {std::pair<int64_t, int64_t>{10, 32}, {4, 128}, {7, 32}, {1, 2048}}) {
+    EXPECT_EQ(timed_batch(problem(side).shape), most) << side;
+    ConvProblem large = problem(side), larger = large;
+    large.shape.n = most, larger.shape.n = 20 * most;
+    EXPECT_EQ(&choose(large), &choose(larger));
+    EXPECT_NE(conv_choices().find(to_string(large) + " fast "), std::string::npos) << conv_choices();
+    EXPECT_EQ(conv_choices().find(to_string(larger)), std::string::npos) << conv_choices();
+    // Not by one that whole tiles of 16 images suit better.
+    ConvProblem odd = large;
+    odd.shape.n = 3 * most + 4;
+    choose(odd);
+    EXPECT_EQ(conv_choices().find(to_string(odd)), std::string::npos) << conv_choices();
+    odd.shape.n = most - 12;
+    EXPECT_NE(conv_choices().find(to_string(odd)), std::string::npos) << conv_choices();
+  }
 }
 
 TEST_F(ConvChoice, exactModeTakesNoWinograd) {
