@@ -7,6 +7,8 @@
 //   broadcast(p), words(p), mac(a, b, sum)
 // Included by files that are compiled for one instruction set: see simd.h for what such a file must not do.
 #pragma once
+#include <utility>
+
 #include "kernels/common/simd.h"
 
 namespace kd::cpu::direct {
@@ -91,8 +93,8 @@ struct Kernels {
   void (*multiply_adjacent)(const Block&);                                                                        // no finish
   void (*transpose)(const Word* from, int64_t from_line, Word* to, int64_t to_line, int64_t rows, int64_t cols);  // null where adjacent
 
-  // Null where the registers are no tiles. Filters, 32 steps of the reduction x 16 columns: columns are 32 values each and `line` apart; and 2 steps x 32
-  // columns, a step a row.
+  // Null where a word is one f32. Filters, 32 elements of the reduction x 16 columns: columns are 32 values each and `line` apart; and 2 elements x 32
+  // columns, an element a row.
   void (*pack_columns)(const float* from, int64_t line, Word* to);
   void (*pack_rows)(const float* first, const float* second, Word* to);
   // Null where the registers are no tiles. `image`: elements from an image to the next. Blocks are of 32 channels.
@@ -241,6 +243,61 @@ void multiply(const Block& t) {
     }
 }
 
+// ---- filters of two bf16 a word
+
+using simd::Words;
+typedef uint16_t Halves __attribute__((vector_size(64)));
+
+// 32 elements of two rows, to words of both: the first 16 columns, the second.
+template <class Set, size_t... l>
+KD_INLINE void interleave(const Halves& a, const Halves& b, Words& low, Words& high, std::index_sequence<l...>) {
+  const Halves x = __builtin_shufflevector(a, b, (l / 2 + l % 2 * 32)...), y = __builtin_shufflevector(a, b, (16 + l / 2 + l % 2 * 32)...);
+  std::memcpy(&low, &x, 64), std::memcpy(&high, &y, 64);
+}
+template <class Set>
+KD_INLINE void interleave(const uint16_t* first, const uint16_t* second, Words& low, Words& high) {
+  Halves a, b;
+  std::memcpy(&a, first, 64), std::memcpy(&b, second, 64);
+  interleave<Set>(a, b, low, high, std::make_index_sequence<32>());
+}
+
+template <class V>
+KD_INLINE void narrow_32(const float* from, Words& to) {
+  alignas(64) uint16_t halves[32];
+  V::store_pair(halves, V::load(from), V::load(from + 16));
+  std::memcpy(&to, halves, 64);
+}
+template <class Set, class V>
+void pack_columns(const float* from, int64_t line, Word* to) {
+  Words v[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) narrow_32<V>(from + i * line, v[i]);
+  simd::transpose_16<Set>(v);
+  for (int i = 0; i < 16; ++i) std::memcpy(to + i * 32, &v[i], 64);
+}
+template <class Set, class V>
+void pack_rows(const float* first, const float* second, Word* to) {
+  Words a, b, low, high;
+  narrow_32<V>(first, a), narrow_32<V>(second, b);
+  interleave<Set>(reinterpret_cast<const uint16_t*>(&a), reinterpret_cast<const uint16_t*>(&b), low, high);
+  std::memcpy(to, &low, 64), std::memcpy(to + 16, &high, 64);
+}
+
+template <class Arithmetic>
+constexpr auto columns_packer() -> decltype(Kernels::pack_columns) {
+  if constexpr (Arithmetic::kWord == 2)
+    return pack_columns<Arithmetic, typename Arithmetic::Lanes>;
+  else
+    return nullptr;
+}
+template <class Arithmetic>
+constexpr auto rows_packer() -> decltype(Kernels::pack_rows) {
+  if constexpr (Arithmetic::kWord == 2)
+    return pack_rows<Arithmetic, typename Arithmetic::Lanes>;
+  else
+    return nullptr;
+}
+
 template <class Arithmetic>
 void nothing() {}
 
@@ -260,8 +317,8 @@ inline constexpr Kernels kVectorKernels{.tile_cols = 2 * Arithmetic::Lanes::kLan
                                         .multiply_bf16 = multiply<Arithmetic, false, uint16_t>,
                                         .multiply_adjacent = multiply<Arithmetic, true, float>,
                                         .transpose = nullptr,
-                                        .pack_columns = nullptr,
-                                        .pack_rows = nullptr,
+                                        .pack_columns = columns_packer<Arithmetic>(),
+                                        .pack_rows = rows_packer<Arithmetic>(),
                                         .multiply_batch = nullptr,
                                         .multiply_runs = nullptr,
                                         .pack_images = nullptr,

@@ -79,9 +79,6 @@ void leave_tiles() {
   Tiles::release();
 }
 
-using simd::Words;
-typedef uint16_t Halves __attribute__((vector_size(64)));
-
 // to[j][i] = from[i][j]; rows and cols are multiples of 16.
 template <class Tiles>
 void transpose_words(const Word* from, int64_t from_line, Word* to, int64_t to_line, int64_t rows, int64_t cols) {
@@ -92,41 +89,6 @@ void transpose_words(const Word* from, int64_t from_line, Word* to, int64_t to_l
       simd::transpose_16<Tiles>(v);
       for (int r = 0; r < 16; ++r) std::memcpy(to + (j + r) * to_line + i, &v[r], 64);
     }
-}
-
-// 32 elements of two images, to words of both: the first 16 channels, the second.
-template <class Tiles, size_t... l>
-KD_INLINE void interleave(const Halves& a, const Halves& b, Words& low, Words& high, std::index_sequence<l...>) {
-  const Halves x = __builtin_shufflevector(a, b, (l / 2 + l % 2 * 32)...), y = __builtin_shufflevector(a, b, (16 + l / 2 + l % 2 * 32)...);
-  std::memcpy(&low, &x, 64), std::memcpy(&high, &y, 64);
-}
-template <class Tiles>
-KD_INLINE void interleave(const uint16_t* first, const uint16_t* second, Words& low, Words& high) {
-  Halves a, b;
-  std::memcpy(&a, first, 64), std::memcpy(&b, second, 64);
-  interleave<Tiles>(a, b, low, high, std::make_index_sequence<32>());
-}
-
-template <class V>
-KD_INLINE void narrow_32(const float* from, Words& to) {
-  alignas(64) uint16_t halves[32];
-  V::store_pair(halves, V::load(from), V::load(from + 16));
-  std::memcpy(&to, halves, 64);
-}
-template <class Tiles, class V>
-void pack_columns(const float* from, int64_t line, Word* to) {
-  Words v[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) narrow_32<V>(from + i * line, v[i]);
-  simd::transpose_16<Tiles>(v);
-  for (int i = 0; i < 16; ++i) std::memcpy(to + i * 32, &v[i], 64);
-}
-template <class Tiles, class V>
-void pack_rows(const float* first, const float* second, Word* to) {
-  Words a, b, low, high;
-  narrow_32<V>(first, a), narrow_32<V>(second, b);
-  interleave<Tiles>(reinterpret_cast<const uint16_t*>(&a), reinterpret_cast<const uint16_t*>(&b), low, high);
-  std::memcpy(to, &low, 64), std::memcpy(to + 16, &high, 64);
 }
 
 // ---- whole batches (direct_batch.cpp) ------------------------------------------------------------------------------------------------
