@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "engine/base/check.h"
 #include "engine/base/memory.h"
@@ -13,6 +14,8 @@
 namespace kd::cpu {
 namespace {
 
+using winograd::Form;
+using winograd::kAxes;
 using winograd::Kernels;
 using winograd::TileBlock;
 using winograd::Tiling;
@@ -21,12 +24,13 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool offers(const ConvProblem& problem) {
   const ConvShape& s = problem.shape;
-  return s.r == 3 && s.s == 3 && s.stride == 1 && s.pad >= 0 && s.pad <= 2 && s.n >= 1 && s.p() >= 1 && s.q() >= 1 && s.c % 16 == 0 && s.k % 16 == 0 &&
-         s.c > 0 && s.k > 0 && (problem.type == DType::f32 || problem.type == DType::bf16);
+  return s.r == 3 && s.s == 3 && ((s.stride == 1 && s.pad >= 0 && s.pad <= 2) || (s.stride == 2 && s.pad == 1)) && s.n >= 1 && s.p() >= 1 && s.q() >= 1 &&
+         s.c % 16 == 0 && s.k % 16 == 0 && s.c > 0 && s.k > 0 && (problem.type == DType::f32 || problem.type == DType::bf16);
 }
 
 void check(const ConvProblem& problem, const char* what, DType type) {
-  KD_CHECK(offers(problem), "conv {}: Winograd does 3x3 filters of stride 1, padding 0 to 2 and channels in multiples of 16 only", to_string(problem.shape));
+  KD_CHECK(offers(problem), "conv {}: Winograd does 3x3 filters of stride 1 with padding 0 to 2, or of stride 2 with padding 1, and channels in multiples of 16 only",
+           to_string(problem.shape));
   KD_CHECK(type == DType::f32 || type == problem.type, "conv {}: {} is {}; it may be f32 or have the activations' type", to_string(problem.shape), what,
            to_string(type));
 }
@@ -49,10 +53,33 @@ class Scratch {
 int64_t position_floats(int64_t capacity, int64_t channels) { return ceil_div(capacity * channels, 1024) * 1024 + 16; }
 int64_t filter_block_floats(int64_t in, int64_t width) { return 36 * winograd::filter_position(in, width); }
 
-Tiling tiling(int64_t h, int64_t w, int64_t c, int64_t pad, int64_t p, int64_t q) { return {h, w, c, pad, ceil_div(p, 4), ceil_div(q, 4)}; }
+// For p x q outputs of the form.
+Tiling tiling(Form form, int64_t h, int64_t w, int64_t c, int64_t pad, int64_t p, int64_t q) {
+  return {h, w, c, pad, ceil_div(p, kAxes[form].out), ceil_div(q, kAxes[form].out)};
+}
+
+// The products of a form: an element of V for each position, the filter's for it, and whether it is the first with that one.
+struct Position {
+  int64_t v, u;
+  bool first;
+};
+std::vector<Position> positions_of(Form form) {
+  const int64_t points = kAxes[form].points;
+  std::vector<Position> all;
+  std::vector<bool> seen(size_t(winograd::kTaps * winograd::kTaps));
+  for (int64_t i = 0; i < points; ++i)
+    for (int64_t j = 0; j < points; ++j) {
+      const int64_t u = winograd::tap_of(points, i) * winograd::kTaps + winograd::tap_of(points, j);
+      all.push_back({i * points + j, u, !seen[size_t(u)]});
+      seen[size_t(u)] = true;
+    }
+  // Those that share a filter side by side: it stays in the first-level cache.
+  std::stable_sort(all.begin(), all.end(), [](const Position& a, const Position& b) { return a.u < b.u; });
+  return all;
+}
 
 // Tiles of one pass over the filter, and output channels (in microkernel widths) of one pass over V: see "blocking" in winograd.h.
-constexpr int64_t kForwardTiles = 72;
+constexpr int64_t kForwardTiles = 72, kStridedTiles = 28;
 int64_t forward_group(int64_t in) { return in <= 64 ? 2 : 1; }
 
 // Few tiles under a large filter: transforming the filter where it is used, a cache's worth of input channels at a time, costs less than writing it, four
@@ -61,6 +88,7 @@ constexpr int64_t kChunk = 128;
 bool transforms_in_place(int64_t in, int64_t out, int64_t tiles) { return tiles <= 2 * kForwardTiles && 144 * in * out > (int64_t(16) << 20); }
 
 struct Forward {
+  Form form;
   Tiling from, to;
   const void* x;
   const void* filter;  // packed, or as the caller has it
@@ -75,8 +103,8 @@ struct Forward {
 struct Blocks {
   int64_t capacity, count;
 };
-Blocks forward_blocks(const Kernels& kernels, int64_t in, int64_t out, int64_t tiles) {
-  const int64_t most = transforms_in_place(in, out, tiles) && kernels.width == 32 ? tiles : kForwardTiles;
+Blocks forward_blocks(const Kernels& kernels, Form form, int64_t in, int64_t out, int64_t tiles) {
+  const int64_t most = transforms_in_place(in, out, tiles) && kernels.width == 32 ? tiles : form == Form::unit ? kForwardTiles : kStridedTiles;
   const int64_t capacity = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), kernels.rows) * kernels.rows;
   return {capacity, ceil_div(tiles, capacity)};
 }
@@ -86,7 +114,9 @@ int64_t tiles_of(int64_t n, const Tiling& s) { return n * s.tiles_h * s.tiles_w;
 void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   const int64_t in = f.from.c, out = f.to.c, width = kernels.width, tiles = tiles_of(n, f.to);
   const bool in_place = transforms_in_place(in, out, tiles);
-  const Blocks cut = forward_blocks(kernels, in, out, tiles);
+  const Blocks cut = forward_blocks(kernels, f.form, in, out, tiles);
+  const std::vector<Position> all = positions_of(f.form);
+  const int64_t positions = int64_t(all.size());
   const int64_t capacity = cut.capacity, blocks = cut.count;
   const int64_t group = forward_group(in), groups = ceil_div(out, width * group);
   const int threads = omp_get_max_threads();
@@ -94,7 +124,7 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   // Otherwise every thread has blocks of its own and nobody waits.
   const bool together = blocks < 4 * threads || in * out > 128 * 128;
 
-  const int64_t v_floats = 36 * position_floats(capacity, in), m_floats = 36 * position_floats(capacity, width), u_floats = filter_block_floats(in, width),
+  const int64_t v_floats = positions * position_floats(capacity, in), m_floats = positions * position_floats(capacity, width), u_floats = filter_block_floats(in, width),
                 chunk_floats = filter_block_floats(std::min(in, kChunk), width);
   Scratch scratch;
   const int64_t zeros = scratch.floats(in), v = scratch.floats(v_floats * (together ? 1 : threads)), m = scratch.floats(m_floats * group * threads),
@@ -102,35 +132,35 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   scratch.allocate();
   std::memset(scratch.at(zeros), 0, size_t(in) * 4);
   const auto tile_block = [&](float* data, int64_t floats, int64_t block) {
-    return TileBlock{data, floats / 36, capacity, block * capacity, std::min(capacity, tiles - block * capacity)};
+    return TileBlock{data, floats / positions, capacity, block * capacity, std::min(capacity, tiles - block * capacity)};
   };
   const auto input = [&](TileBlock to, int64_t begin, int64_t end) {
     to.data += begin * 16;
     to.first += begin;
     to.tiles = std::min(to.tiles, end) - begin;
-    kernels.input[index_of(f.type)](f.from, f.x, scratch.at(zeros), to);
+    kernels.input[f.form][index_of(f.type)](f.from, f.x, scratch.at(zeros), to);
   };
   // Output channels of group g for one block of tiles.
   const auto output = [&](const TileBlock& from, int64_t g) {
     const int64_t begin = g * group * width, end = std::min(out, begin + group * width);
     const auto products = [&](int64_t o) {
-      return TileBlock{scratch.at(m) + (omp_get_thread_num() * group + (o - begin) / width) * m_floats, m_floats / 36, capacity, from.first, from.tiles};
+      return TileBlock{scratch.at(m) + (omp_get_thread_num() * group + (o - begin) / width) * m_floats, m_floats / positions, capacity, from.first, from.tiles};
     };
     if (in_place) {
       float* filter = scratch.at(u) + omp_get_thread_num() * chunk_floats;
       for (int64_t o = begin; o < end; o += width)
         for (int64_t c = 0; c < in; c += kChunk) {
           const int64_t channels = std::min(kChunk, in - c), columns = std::min(width, out - o);
-          kernels.pack[index_of(f.filter_type)](f.filter, f.dgrad ? out : in, f.dgrad, c, channels, o, columns, filter);
-          for (int64_t p = 0; p < 36; ++p)
-            kernels.multiply(from, p, c, channels, filter + p * winograd::filter_position(channels, columns), columns, products(o), c > 0);
+          kernels.pack[f.form][index_of(f.filter_type)](f.filter, f.dgrad ? out : in, f.dgrad, c, channels, o, columns, filter);
+          for (const Position& p : all)
+            kernels.multiply(from, p.v, c, channels, filter + p.u * winograd::filter_position(channels, columns), columns, products(o), c > 0);
         }
     } else {
       const float* filter = static_cast<const float*>(f.filter) + begin / width * u_floats;
-      for (int64_t p = 0; p < 36; ++p)
+      for (const Position& p : all)
         for (int64_t o = begin; o < end; o += width) {
           const int64_t columns = std::min(width, out - o);
-          kernels.multiply(from, p, 0, in, filter + (o - begin) / width * u_floats + p * winograd::filter_position(in, columns), columns, products(o), false);
+          kernels.multiply(from, p.v, 0, in, filter + (o - begin) / width * u_floats + p.u * winograd::filter_position(in, columns), columns, products(o), false);
         }
     }
     winograd::OutputArgs to = f.out;
@@ -138,7 +168,7 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
       to.sum = f.partial + from.first / capacity * 2 * out, to.square = to.sum + out;
       std::fill(to.sum + begin, to.sum + end, 0.f), std::fill(to.square + begin, to.square + end, 0.f);
     }
-    for (int64_t o = begin; o < end; o += width) kernels.output[index_of(f.type)](f.to, products(o), o, std::min(width, out - o), to);
+    for (int64_t o = begin; o < end; o += width) kernels.output[f.form][index_of(f.type)](f.to, products(o), o, std::min(width, out - o), to);
   };
 
 #pragma omp parallel num_threads(threads)
@@ -160,12 +190,16 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   }
 }
 
+Form form_of(const ConvShape& s, ConvOp op) { return s.stride == 1 ? Form::unit : op == ConvOp::dgrad ? Form::strided_back : Form::strided; }
 // The tensor that an fprop or dgrad of this shape reads, and the one that it writes.
 Tiling source_of(const ConvShape& s, ConvOp op) {
-  return op == ConvOp::fprop ? tiling(s.h, s.w, s.c, s.pad, s.p(), s.q()) : tiling(s.p(), s.q(), s.k, 2 - s.pad, s.h, s.w);
+  const Form form = form_of(s, op);
+  if (op == ConvOp::fprop) return tiling(form, s.h, s.w, s.c, s.pad, s.p(), s.q());
+  return tiling(form, s.p(), s.q(), s.k, form == Form::unit ? 2 - s.pad : 0, s.h, s.w);
 }
 Tiling target_of(const ConvShape& s, ConvOp op) {
-  return op == ConvOp::fprop ? tiling(s.p(), s.q(), s.k, 0, s.p(), s.q()) : tiling(s.h, s.w, s.c, 0, s.h, s.w);
+  const Form form = form_of(s, op);
+  return op == ConvOp::fprop ? tiling(form, s.p(), s.q(), s.k, 0, s.p(), s.q()) : tiling(form, s.h, s.w, s.c, 0, s.h, s.w);
 }
 
 template <const Kernels* const* kernels>
@@ -181,7 +215,7 @@ void pack(const Kernels& kernels, const ConvProblem& problem, const void* w, DTy
   const int64_t in = source_of(problem.shape, problem.op).c, out = target_of(problem.shape, problem.op).c, width = kernels.width;
 #pragma omp parallel for schedule(static)
   for (int64_t o = 0; o < out; o += width)
-    kernels.pack[index_of(filter_type)](w, problem.shape.c, dgrad, 0, in, o, std::min(width, out - o),
+    kernels.pack[form_of(problem.shape, problem.op)][index_of(filter_type)](w, problem.shape.c, dgrad, 0, in, o, std::min(width, out - o),
                                         static_cast<float*>(packed) + o / width * filter_block_floats(in, width));
 }
 
@@ -198,7 +232,8 @@ void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed
     bias = scratch.at(0);
   }
   forward(kernels, s.n,
-          {.from = source_of(s, ConvOp::fprop),
+          {.form = form_of(s, ConvOp::fprop),
+           .from = source_of(s, ConvOp::fprop),
            .to = target_of(s, ConvOp::fprop),
            .x = args.x,
            .filter = packed,
@@ -211,14 +246,15 @@ void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed
 
 int64_t sum_parts(const Kernels& kernels, const ConvShape& s) {
   const Tiling to = target_of(s, ConvOp::fprop);
-  return forward_blocks(kernels, s.c, s.k, tiles_of(s.n, to)).count;
+  return forward_blocks(kernels, form_of(s, ConvOp::fprop), s.c, s.k, tiles_of(s.n, to)).count;
 }
 
 void dgrad(const Kernels& kernels, const ConvDgradArgs& args, const void* packed) {
   const ConvShape& s = args.shape;
   check({ConvOp::dgrad, s, args.type}, "w", args.w_type);
   forward(kernels, s.n,
-          {.from = source_of(s, ConvOp::dgrad),
+          {.form = form_of(s, ConvOp::dgrad),
+           .from = source_of(s, ConvOp::dgrad),
            .to = target_of(s, ConvOp::dgrad),
            .x = args.dy,
            .filter = packed,
@@ -237,16 +273,19 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   const ConvShape& s = args.shape;
   check({ConvOp::wgrad, s, args.type}, "dw", args.dw_type);
   const bool add_dw = args.accumulate == Accumulate::yes;
-  const Tiling x = tiling(s.h, s.w, s.c, s.pad, s.p(), s.q()), dy = tiling(s.p(), s.q(), s.k, 0, s.p(), s.q());
-  const int64_t tiles = s.n * x.tiles_h * x.tiles_w;
-  const int64_t capacity = ceil_div(tiles, ceil_div(tiles, s.c + s.k <= 256 ? 64 : 128)), blocks = ceil_div(tiles, capacity);
+  const Form form = form_of(s, ConvOp::wgrad);
+  const std::vector<Position> all = positions_of(form);
+  const int64_t positions = int64_t(all.size());
+  const Tiling x = source_of(s, ConvOp::fprop), dy = target_of(s, ConvOp::fprop);
+  const int64_t tiles = s.n * x.tiles_h * x.tiles_w, most = (s.c + s.k <= 256 ? 64 : 128) / (form == Form::unit ? 1 : 2);
+  const int64_t capacity = ceil_div(tiles, ceil_div(tiles, most)), blocks = ceil_div(tiles, capacity);
   const int64_t c_blocks = s.c / 16, k_blocks = s.k / 16, side = 2;  // items of side x side blocks of 16 x 16 channels
   const int64_t c_items = ceil_div(c_blocks, side), k_items = ceil_div(k_blocks, side), items = c_items * k_items;
   const int64_t du_floats = c_blocks * k_blocks * winograd::kDuBlock, parts = gradient_parts(blocks, du_floats);
   const int threads = omp_get_max_threads();
   const bool apart = parts >= threads;  // each thread has parts of its own; otherwise all share every block of tiles
   const int64_t x_position = position_floats(capacity, s.c), dy_position = position_floats(capacity, s.k);
-  const int64_t x_floats = 36 * x_position, dy_floats = 36 * dy_position, rooms = apart ? threads : 1;
+  const int64_t x_floats = positions * x_position, dy_floats = positions * dy_position, rooms = apart ? threads : 1;
   Scratch scratch;
   const int64_t zeros = scratch.floats(std::max(s.c, s.k)), vx = scratch.floats(rooms * x_floats), vy = scratch.floats(rooms * dy_floats);
   // One block of tiles: each item is finished where it was made. More: all of dU is kept.
@@ -265,13 +304,14 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   };
   const auto transform = [&](Transformed to, int64_t begin, int64_t count) {
     for (TileBlock* t : {&to.x, &to.dy}) t->data += begin * 16, t->first += begin, t->tiles = std::min(count, t->tiles - begin);
-    kernels.input[type](x, args.x, scratch.at(zeros), to.x);
-    kernels.gradient[type](dy, args.dy, scratch.at(zeros), to.dy);
+    kernels.input[form][type](x, args.x, scratch.at(zeros), to.x);
+    kernels.gradient[form][type](dy, args.dy, scratch.at(zeros), to.dy);
   };
   // Item `item` of one position.
-  const auto products = [&](const Transformed& from, int64_t position, int64_t item, float* to, int64_t to_stride, bool add) {
+  const auto products = [&](const Transformed& from, const Position& p, int64_t item, float* to, int64_t to_stride, bool add) {
     const int64_t i = item % c_items * side, o = item / c_items * side;
-    kernels.accumulate(from.x, from.dy, position, i, std::min(side, c_blocks - i), o, std::min(side, k_blocks - o), to, to_stride, add);
+    kernels.accumulate(from.x, from.dy, p.v, i, std::min(side, c_blocks - i), o, std::min(side, k_blocks - o), to + p.u * winograd::kDuPosition, to_stride,
+                       add || !p.first);
   };
   const auto kept = [&](int64_t part, int64_t item) {
     return scratch.at(du) + part * du_floats + (item / c_items * side * c_blocks + item % c_items * side) * winograd::kDuBlock;
@@ -287,9 +327,9 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
     for (int64_t item = 0; item < items; ++item) {
       const int64_t i = item % c_items * side, o = item / c_items * side, in = std::min(side, c_blocks - i), out = std::min(side, k_blocks - o);
       float* to = scratch.at(du) + omp_get_thread_num() * side * side * winograd::kDuBlock;
-      for (int64_t p = 0; p < 36; ++p) products(here, p, item, to, side, false);
+      for (const Position& p : all) products(here, p, item, to, side, false);
       for (int64_t a = 0; a < out; ++a)
-        for (int64_t b = 0; b < in; ++b) kernels.finish[dw_type](to + (a * side + b) * winograd::kDuBlock, args.dw, s.c, (o + a) * 16, (i + b) * 16, add_dw);
+        for (int64_t b = 0; b < in; ++b) kernels.finish[form][dw_type](to + (a * side + b) * winograd::kDuBlock, args.dw, s.c, (o + a) * 16, (i + b) * 16, add_dw);
     }
   } else if (apart) {
 #pragma omp for schedule(static)
@@ -297,7 +337,7 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
       for (int64_t block = first_block(part); block < first_block(part + 1); ++block) {
         const Transformed here = room(block);
         transform(here, 0, here.x.tiles);
-        for (int64_t p = 0; p < 36; ++p)
+        for (const Position& p : all)
           for (int64_t item = 0; item < items; ++item) products(here, p, item, kept(part, item), c_blocks, block > first_block(part));
       }
   } else {
@@ -306,9 +346,16 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
         const Transformed here = room(block);
 #pragma omp for schedule(static)
         for (int64_t t = 0; t < here.x.tiles; t += 2) transform(here, t, 2);
-#pragma omp for schedule(static)
-        for (int64_t item = 0; item < 36 * items; ++item)
-          products(here, item / items, item % items, kept(part, item % items), c_blocks, block > first_block(part));
+        // Each thread sums into elements of dU of its own: it takes all positions of the filter's elements that begin in its share of the work.
+        for (int64_t p = 0; p < positions;) {
+          int64_t end = p + 1;
+          while (end < positions && !all[size_t(end)].first) ++end;
+          for (int64_t item = 0; item < items; ++item)
+            if ((p * items + item * (end - p)) * threads / (positions * items) == omp_get_thread_num())
+              for (int64_t same = p; same < end; ++same) products(here, all[size_t(same)], item, kept(part, item), c_blocks, block > first_block(part));
+          p = end;
+        }
+#pragma omp barrier
       }
   }
   if (blocks == 1) return;
@@ -317,7 +364,7 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
     float* sum = scratch.at(du) + b * winograd::kDuBlock;
     for (int64_t part = 1; part < parts; ++part)
       for (int64_t i = 0; i < winograd::kDuBlock; ++i) sum[i] += sum[part * du_floats + i];
-    kernels.finish[dw_type](sum, args.dw, s.c, b / c_blocks * 16, b % c_blocks * 16, add_dw);
+    kernels.finish[form][dw_type](sum, args.dw, s.c, b / c_blocks * 16, b % c_blocks * 16, add_dw);
   }
 }
 

@@ -1,4 +1,5 @@
-// winograd: 3x3 convolutions of stride 1 by Winograd's F(4x4,3x3), in f32 arithmetic, NHWC, storage f32 or bf16.
+// winograd: 3x3 convolutions of stride 1 by Winograd's F(4x4,3x3), and of stride 2 by F(4x4,2x2) of every second pixel, in f32 arithmetic, NHWC, storage f32 or
+// bf16.
 //   fprop  Y  = A^T [ sum_c (G g G^T) .* (B^T d B) ] A   d: 6x6 pixels of one input channel, Y: 4x4 outputs, g: the 3x3 filter
 //   dgrad  the same with dy for x, filters turned by 180 degrees and transposed (k <-> c), padding 2 - pad
 //   wgrad  dw = G^T [ sum_tiles (A dy A^T) .* (B^T d B) ] G
@@ -10,12 +11,23 @@
 //         | 0  2 -1 -2  1  0 |        |  1/24 -1/12 1/6 |         | 0  1 -1  8 -8  1 |
 //         | 0  4  0 -5  0  1 |        |   0     0    1  |
 //
-// offers  r = s = 3, stride 1, pad 0..2, c and k multiples of 16, any n, h, w. Pixels outside the tensor are read from a row of zeros; tiles that stick out
-//         on the right or below are written as far as they reach.
-// work    36 multiplications for 16 outputs of 9: a quarter of the direct convolution's where 4 divides p and q
-// bytes   x 2.25 times (windows overlap), y and z once; U is 4c*k*36, read once per block of tiles; V and M of a block stay in cache
+// With stride 2, along an axis, y_p = g0 x_2p-1 + g1 x_2p + g2 x_2p+1: the middle tap sees every second pixel alone, and the outer two are a convolution of stride
+// 1 and two taps over the others. Four outputs are four products plain and five by F(4,2) (points 0, 1, -1, 2, infinity) instead of twelve:
+//         | 2 -1 -2  1  0 |        |  1/2   0  |
+//         | 0 -2 -1  1  0 |        | -1/2 -1/2 |         | 1  1  1  1  0 |
+//   B^T = | 0  2 -3  1  0 |    G = | -1/6  1/6 |   A^T = | 0  1 -1  2  0 |   of x_-1, x_1, x_3, x_5, x_7
+//         | 0 -1  0  1  0 |        |  1/6  1/3 |         | 0  1  1  4  0 |
+//         | 0  2 -1 -2  1 |        |   0    1  |         | 0  1 -1  8  1 |
+// A window of 9x9 pixels becomes 81 points, 4 + 5 along each axis, which meet 36 different elements of the filter: the plain ones share theirs. dgrad turns this
+// round (a dx_2p is a product, a dx_2p+1 two taps over dy): 5x5 pixels of dy become 81 points and 8x8 of dx. This does 81 multiplications where the definition
+// has 144; with bf16 instructions, which do twice as many a cycle, direct sums are faster.
+//
+// offers  r = s = 3, stride 1 with pad 0..2, stride 2 with pad 1, c and k multiples of 16, any n, h, w. Pixels outside the tensor are read from a row of zeros;
+//         tiles that stick out on the right or below are written as far as they reach.
+// work    36 multiplications for 16 outputs of 9: a quarter of the direct convolution's where 4 divides p and q (stride 2: 81 for 16, a 1.78th)
+// bytes   x 2.25 times (windows overlap; stride 2: 1.27), y and z once; U is 4c*k*36, read once per block of tiles; V and M of a block stay in cache
 // error   largest difference over largest value, against double (winograd_test): f32 7e-6 fprop and dgrad, 4e-6 wgrad; bf16 storage 4e-3, which is one
-//         rounding of the result. With 512 channels f32 differs from oneDNN's direct sums by 2e-5.
+//         rounding of the result; stride 2 errs less. With 512 channels f32 differs from oneDNN's direct sums by 2e-5.
 // bits    fprop and dgrad sum over input channels in order, wgrad over blocks of tiles whose size and order depend on the shape only: the number of threads and
 //         the instruction set (the order of operations is the same in all) do not change them.
 //
@@ -26,6 +38,7 @@
 //   wgrad          64 tiles (128 where c + k > 256) at a time: both transforms, by tiles; then products of 16 x 16 channels, 6+5+5 (8+8) rows x 16 (32)
 //                  columns in registers over all tiles. If these are all the tiles, 32 x 32 channels of dU go to dw from cache; else dU is kept,
 //                  and where it is small, several times: up to 8 parts, added at the end.
+//   stride 2       28 tiles at a time, and half as many in wgrad: a tile has 81 positions. Those that share an element of the filter are done one after the other.
 //   Positions lie a multiple of 4 KB plus one cache line apart: at plain powers of two the 36 stores of a transform share 8 cache lines.
 //   A transform asks for the pixels that the tile below it will read and write: rows of a window are no stream to the hardware.
 //
@@ -50,24 +63,50 @@
 //   128@16       16.1   14.0    14.4   14.0    15.4   14.2    14.0   13.1
 //   256@8        12.9   12.4    12.2   12.3    14.4   14.4    13.8   13.7
 //   512@4        15.2   14.8    14.7   14.8    13.7   13.7    13.2   13.4
+// Later that day (the same machine; kernels alone, best of many, f32 / bf16), after g++ was made to keep sums in registers (below), transforms by rows and the next
+// position asked for ahead:
+//                 64@32         128@16        256@8         512@4
+//   fprop      14.4 / 13.5   13.1 / 12.6   12.1 / 11.8   12.6 / 12.5
+//   dgrad      14.4 / 13.5   13.1 / 12.6   12.4 / 11.9   12.3 / 12.2
+//   wgrad      14.2 / 13.3   13.0 / 12.4   12.6 / 11.9   12.3 / 12.3
+// stride 2, f32, in ms, cold, beside the faster of direct.avx512 and oneDNN, from kd_bench_kernels --algorithms:
+//                 64@32 -> 128   128@16 -> 256   256@8 -> 512
+//   fprop         18.7  25.2     14.7  21.5      14.9  19.6
+//   dgrad         16.6  25.0     15.1  20.2      15.6  19.9
+//   wgrad         17.8  28.3     21.5  29.1      18.4  29.7
+// Arrays of sums were kept on the stack, copied into registers and back for every tile, as long as g++ unrolled loops over them late: 240 cycles a tile, of 2000
+// at 64 channels (104 -> 115 of 117 GF/s a thread). Hence the pragmas. The output's loops are better left alone (unrolled 2 % slower).
+// When the host puts the two cores on different core complexes (a line's round trip takes 340 ns then, not 55), stages that share V or dU wait for each other:
+// 256@8 fprop 11.9 and 15.2 ms, 128@16 wgrad 12.4 and 19 to 23. kd_bench_kernels prints the round trip among the ceilings.
 // The sizes of blocks do not matter there: 14 to 112 tiles change fprop by 3 % at 64@32 and by 7 % at 128@16, 32 to 192 wgrad by 15 %, in favour of 64 and
 // more.
 //
 // Layouts, all f32, channels in blocks of 16:
-//   V   [36 of `position` floats][channels/16][capacity][16]      transformed tiles
-//   U   [out/width][36 of filter_position][in][width]             transformed filter; the last block of `width` output channels may be 16 wide
-//   M   [36 of `position` floats][capacity][width]                products of one block of output channels
+//   V   [36 or 81 of `position` floats][channels/16][capacity][16]   transformed tiles
+//   U   [out/width][36 of filter_position][in][width]                transformed filter; the last block of `width` output channels may be 16 wide
+//   M   [36 or 81 of `position` floats][capacity][width]             products of one block of output channels
 //   dU  [out/16][in/16][36 of kDuPosition][16][16]
 #pragma once
 #include "kernels/common/simd.h"
 
 namespace kd::cpu::winograd {
 
+enum Form { unit, strided, strided_back };  // stride 1; stride 2: fprop and wgrad, dgrad
+constexpr int kForms = 3;
+// Along an axis: points of a tile, outputs, pixels from a tile's window to the next one's.
+struct Axis {
+  int64_t points, out, step;
+};
+constexpr Axis kAxes[kForms] = {{6, 4, 4}, {9, 4, 8}, {9, 8, 4}};
+// The row of G that belongs to a point: with stride 2 the first four share one.
+constexpr int64_t kTaps = 6;
+KD_INLINE constexpr int64_t tap_of(int64_t points, int64_t point) { return points == kTaps ? point : point < 4 ? 0 : point - 3; }
+
 constexpr int64_t kDuPosition = 16 * 16 + 16;  // 36 positions a power of two apart would share few cache sets
 constexpr int64_t kDuBlock = 36 * kDuPosition;
 KD_INLINE constexpr int64_t filter_position(int64_t in, int64_t width) { return in * width + 16; }  // U: for the same reason
 
-// An NHWC tensor cut into tiles of 4x4 pixels. `pad`: the tile's 6x6 window begins so many pixels above and left of 4 times its index.
+// An NHWC tensor cut into tiles. `pad`: a tile's window begins so many pixels above and left of Axis::step times its index.
 struct Tiling {
   int64_t h, w, c, pad, tiles_h, tiles_w;
 };
@@ -88,15 +127,15 @@ struct OutputArgs {
 
 struct Kernels {
   int64_t rows, width;  // of the product's microkernel: tiles, output channels
-  // By storage type: [0] f32, [1] bf16.
-  void (*input[2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                                        // B^T d B; zeros: c elements
-  void (*gradient[2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                                    // A dy A^T
-  void (*output[2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);                    // A^T m A and the epilogue
-  void (*pack[2])(const void* w, int64_t c, bool dgrad, int64_t in, int64_t in_count, int64_t out, int64_t width, float* u);  // G g G^T
-  void (*finish[2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);                                 // G^T dU G of one 16x16 block
-  // M (=|+=) V U of one position, for input channels [in, in + in_count); u holds those channels only.
+  // By form, and storage type: [0] f32, [1] bf16.
+  void (*input[kForms][2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                                        // B^T d B; zeros: c elements
+  void (*gradient[kForms][2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                                    // A dy A^T; not strided_back
+  void (*output[kForms][2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);                    // A^T m A and the epilogue
+  void (*pack[kForms][2])(const void* w, int64_t c, bool dgrad, int64_t in, int64_t in_count, int64_t out, int64_t width, float* u);  // G g G^T
+  void (*finish[kForms][2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);  // G^T dU G of one 16x16 block; not strided_back
+  // M (=|+=) V U of one position, for input channels [in, in + in_count); u: the position's, of those channels only.
   void (*multiply)(const TileBlock& v, int64_t position, int64_t in, int64_t in_count, const float* u, int64_t width, const TileBlock& m, bool add);
-  // dU (=|+=) sum over the tiles of one position, for blocks of 16 x 16 channels: du of block (o, i) is du + (o*du_stride + i)*kDuBlock.
+  // dU (=|+=) sum over the tiles of one position, for blocks of 16 x 16 channels: du, the position's, of block (o, i) is du + (o*du_stride + i)*kDuBlock.
   void (*accumulate)(const TileBlock& x, const TileBlock& dy, int64_t position, int64_t in, int64_t in_blocks, int64_t out, int64_t out_blocks, float* du,
                      int64_t du_stride, bool add);
 };

@@ -14,51 +14,140 @@ struct Stages {
   static constexpr int kWidth = 2 * L;
   static constexpr int kGradientRows = L == 16 ? 8 : 6;  // wgrad: 16 output channels go 8+8 or 6+5+5
 
-  // ---- the one-dimensional transforms
-  static KD_INLINE void input6(const Reg* d, Reg* t) {  // B^T d
-    const Reg two = V::set1(2.f), four = V::set1(4.f), five = V::set1(5.f);
-    const Reg a = V::fnmadd(four, d[2], d[4]), b = V::fnmadd(four, d[1], d[3]), c = V::sub(d[4], d[2]), e = V::sub(d[3], d[1]);
-    t[0] = V::fmadd(four, d[0], V::fnmadd(five, d[2], d[4]));
-    t[1] = V::add(a, b);
-    t[2] = V::sub(a, b);
-    t[3] = V::fmadd(two, e, c);
-    t[4] = V::fnmadd(two, e, c);
-    t[5] = V::fmadd(four, d[1], V::fnmadd(five, d[3], d[5]));
+  // ---- the one-dimensional transforms of a form (winograd.h): what B^T, A^T, A, G and G^T do to one row or column
+  struct Unit {
+    static constexpr int kWindow = 6, kPoints = 6, kOut = 4, kStep = 4;
+    static KD_INLINE void input(const Reg* d, Reg* t) {  // B^T d
+      const Reg two = V::set1(2.f), four = V::set1(4.f), five = V::set1(5.f);
+      const Reg a = V::fnmadd(four, d[2], d[4]), b = V::fnmadd(four, d[1], d[3]), c = V::sub(d[4], d[2]), e = V::sub(d[3], d[1]);
+      t[0] = V::fmadd(four, d[0], V::fnmadd(five, d[2], d[4]));
+      t[1] = V::add(a, b);
+      t[2] = V::sub(a, b);
+      t[3] = V::fmadd(two, e, c);
+      t[4] = V::fnmadd(two, e, c);
+      t[5] = V::fmadd(four, d[1], V::fnmadd(five, d[3], d[5]));
+    }
+    static KD_INLINE void output(const Reg* m, Reg* y) {  // A^T m
+      const Reg s = V::add(m[1], m[2]), d = V::sub(m[1], m[2]), u = V::add(m[3], m[4]), v = V::sub(m[3], m[4]);
+      y[0] = V::add(V::add(m[0], s), u);
+      y[1] = V::fmadd(V::set1(2.f), v, d);
+      y[2] = V::fmadd(V::set1(4.f), u, s);
+      y[3] = V::add(V::fmadd(V::set1(8.f), v, d), m[5]);
+    }
+    static KD_INLINE void gradient(const Reg* y, Reg* t) {  // A y
+      const Reg four = V::set1(4.f), two = V::set1(2.f);
+      const Reg e = V::add(y[0], y[2]), o = V::add(y[1], y[3]), e4 = V::fmadd(four, y[2], y[0]), o4 = V::fmadd(four, y[3], y[1]);
+      t[0] = y[0];
+      t[1] = V::add(e, o);
+      t[2] = V::sub(e, o);
+      t[3] = V::fmadd(two, o4, e4);
+      t[4] = V::fnmadd(two, o4, e4);
+      t[5] = y[3];
+    }
+    static KD_INLINE void filter(const Reg* g, Reg* t) {  // G g
+      const Reg sixth = V::set1(-1.f / 6), s = V::add(g[0], g[2]);
+      const Reg q = V::fmadd(V::set1(1.f / 24), g[0], V::mul(V::set1(1.f / 6), g[2])), h = V::mul(V::set1(1.f / 12), g[1]);
+      t[0] = V::mul(V::set1(0.25f), g[0]);
+      t[1] = V::mul(sixth, V::add(s, g[1]));
+      t[2] = V::mul(sixth, V::sub(s, g[1]));
+      t[3] = V::add(q, h);
+      t[4] = V::sub(q, h);
+      t[5] = g[2];
+    }
+    static KD_INLINE void filter_back(const Reg* u, Reg* g) {  // G^T u
+      const Reg s = V::add(u[1], u[2]), d = V::sub(u[2], u[1]), p = V::add(u[3], u[4]), m = V::sub(u[3], u[4]);
+      const Reg sixth = V::set1(1.f / 6);
+      g[0] = V::fmadd(V::set1(0.25f), u[0], V::fnmadd(sixth, s, V::mul(V::set1(1.f / 24), p)));
+      g[1] = V::fmadd(V::set1(1.f / 12), m, V::mul(sixth, d));
+      g[2] = V::fmadd(sixth, V::sub(p, s), u[5]);
+    }
+    // Points from `first` on that are made of the same pixels.
+    static constexpr int same_pixels(int first) { return first == 0 ? 1 : first < 5 ? 5 : 6; }
+  };
+
+  // F(4,2) of the pixels that two taps share: B^T d, A^T m, A y.
+  static KD_INLINE void input5(const Reg* d, Reg* t) {
+    const Reg two = V::set1(2.f), a = V::sub(d[3], d[2]), b = V::sub(d[3], d[1]);
+    t[0] = V::fmadd(two, V::sub(d[0], d[2]), b);
+    t[1] = V::fnmadd(two, d[1], a);
+    t[2] = V::fmadd(two, V::sub(d[1], d[2]), a);
+    t[3] = b;
+    t[4] = V::fnmadd(two, b, V::sub(d[4], d[2]));
   }
-  static KD_INLINE void output4(const Reg* m, Reg* y) {  // A^T m
-    const Reg s = V::add(m[1], m[2]), d = V::sub(m[1], m[2]), u = V::add(m[3], m[4]), v = V::sub(m[3], m[4]);
-    y[0] = V::add(V::add(m[0], s), u);
-    y[1] = V::fmadd(V::set1(2.f), v, d);
-    y[2] = V::fmadd(V::set1(4.f), u, s);
-    y[3] = V::add(V::fmadd(V::set1(8.f), v, d), m[5]);
+  static KD_INLINE void output4(const Reg* m, Reg* y) {
+    const Reg s = V::add(m[1], m[2]), d = V::sub(m[1], m[2]);
+    y[0] = V::add(V::add(m[0], s), m[3]);
+    y[1] = V::fmadd(V::set1(2.f), m[3], d);
+    y[2] = V::fmadd(V::set1(4.f), m[3], s);
+    y[3] = V::add(V::fmadd(V::set1(8.f), m[3], d), m[4]);
   }
-  static KD_INLINE void gradient6(const Reg* y, Reg* t) {  // A y
-    const Reg four = V::set1(4.f), two = V::set1(2.f);
-    const Reg e = V::add(y[0], y[2]), o = V::add(y[1], y[3]), e4 = V::fmadd(four, y[2], y[0]), o4 = V::fmadd(four, y[3], y[1]);
-    t[0] = y[0];
-    t[1] = V::add(e, o);
-    t[2] = V::sub(e, o);
-    t[3] = V::fmadd(two, o4, e4);
-    t[4] = V::fnmadd(two, o4, e4);
-    t[5] = y[3];
-  }
-  static KD_INLINE void filter6(const Reg* g, Reg* t) {  // G g
-    const Reg sixth = V::set1(-1.f / 6), s = V::add(g[0], g[2]);
-    const Reg q = V::fmadd(V::set1(1.f / 24), g[0], V::mul(V::set1(1.f / 6), g[2])), h = V::mul(V::set1(1.f / 12), g[1]);
-    t[0] = V::mul(V::set1(0.25f), g[0]);
-    t[1] = V::mul(sixth, V::add(s, g[1]));
-    t[2] = V::mul(sixth, V::sub(s, g[1]));
-    t[3] = V::add(q, h);
-    t[4] = V::sub(q, h);
-    t[5] = g[2];
-  }
-  static KD_INLINE void filter3(const Reg* u, Reg* g) {  // G^T u
-    const Reg s = V::add(u[1], u[2]), d = V::sub(u[2], u[1]), p = V::add(u[3], u[4]), m = V::sub(u[3], u[4]);
-    const Reg sixth = V::set1(1.f / 6);
-    g[0] = V::fmadd(V::set1(0.25f), u[0], V::fnmadd(sixth, s, V::mul(V::set1(1.f / 24), p)));
-    g[1] = V::fmadd(V::set1(1.f / 12), m, V::mul(sixth, d));
-    g[2] = V::fmadd(sixth, V::sub(p, s), u[5]);
-  }
+  struct Strided {
+    static constexpr int kWindow = 9, kPoints = 9, kOut = 4, kStep = 8;
+    static KD_INLINE void input(const Reg* d, Reg* t) {
+      const Reg even[5] = {d[0], d[2], d[4], d[6], d[8]};
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) t[i] = d[2 * i + 1];
+      input5(even, t + 4);
+    }
+    static KD_INLINE void output(const Reg* m, Reg* y) {
+      output4(m + 4, y);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) y[i] = V::add(y[i], m[i]);
+    }
+    static KD_INLINE void gradient(const Reg* y, Reg* t) {
+      const Reg e = V::add(y[0], y[2]), o = V::add(y[1], y[3]);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) t[i] = y[i];
+      t[4] = y[0];
+      t[5] = V::add(e, o);
+      t[6] = V::sub(e, o);
+      t[7] = V::fmadd(V::set1(2.f), V::fmadd(V::set1(4.f), y[3], y[1]), V::fmadd(V::set1(4.f), y[2], y[0]));
+      t[8] = y[3];
+    }
+    static KD_INLINE void filter(const Reg* g, Reg* t) {
+      t[0] = g[1];
+      t[1] = V::mul(V::set1(0.5f), g[0]);
+      t[2] = V::mul(V::set1(-0.5f), V::add(g[0], g[2]));
+      t[3] = V::mul(V::set1(1.f / 6), V::sub(g[2], g[0]));
+      t[4] = V::mul(V::set1(1.f / 6), V::fmadd(V::set1(2.f), g[2], g[0]));
+      t[5] = g[2];
+    }
+    static KD_INLINE void filter_back(const Reg* u, Reg* g) {
+      const Reg half = V::set1(0.5f), sixth = V::set1(1.f / 6);
+      g[0] = V::fmadd(half, V::sub(u[1], u[2]), V::mul(sixth, V::sub(u[4], u[3])));
+      g[1] = u[0];
+      g[2] = V::add(V::fnmadd(half, u[2], V::mul(sixth, V::fmadd(V::set1(2.f), u[4], u[3]))), u[5]);
+    }
+    static constexpr int same_pixels(int first) { return first == 5 ? 7 : first + 1; }
+  };
+  struct StridedBack {
+    static constexpr int kWindow = 5, kPoints = 9, kOut = 8, kStep = 4;
+    static KD_INLINE void input(const Reg* d, Reg* t) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) t[i] = d[i];
+      input5(d, t + 4);
+    }
+    static KD_INLINE void output(const Reg* m, Reg* y) {
+      Reg odd[4];
+      output4(m + 4, odd);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) y[2 * i] = m[i], y[2 * i + 1] = odd[i];
+    }
+    static constexpr int same_pixels(int first) { return first < 4 ? 4 : 9; }
+  };
+
+  // A tensor on its way to the points: the one that is convolved, or the gradient of the output.
+  template <class Form>
+  struct Input : Form {
+    static constexpr int kSize = Form::kWindow;
+    static KD_INLINE void transform(const Reg* d, Reg* t) { Form::input(d, t); }
+  };
+  template <class Form>
+  struct Gradient : Form {
+    static constexpr int kSize = Form::kOut, kStep = Form::kOut;
+    static KD_INLINE void transform(const Reg* y, Reg* t) { Form::gradient(y, t); }
+    static constexpr int same_pixels(int) { return Form::kPoints; }
+  };
 
   // ---- products: R tiles x N vectors of output channels in registers, over all input channels
   template <int R, int N>
@@ -156,7 +245,6 @@ struct Stages {
     const int64_t x_block = x.capacity * 16, dy_block = dy.capacity * 16;
     const float* from_x = x.data + position * x.position + in * x_block;
     const float* from_dy = dy.data + position * dy.position + out * dy_block;
-    du += position * kDuPosition;
     for (int64_t o = 0; o < out_blocks; ++o)
       for (int64_t i = 0; i < in_blocks;) {
         float* to = du + (o * du_stride + i) * kDuBlock;
@@ -186,105 +274,91 @@ struct Transforms : Stages<V> {
       for (int j = 0; j < Size; ++j, offset += s.c) at[i * Size + j] = inside || (h0 + i >= 0 && h0 + i < s.h && w0 + j >= 0 && w0 + j < s.w) ? image + offset : zeros;
   }
 
-  template <int Size>
-  static KD_INLINE void one(const Reg* d, Reg* t) {
-    if constexpr (Size == 6)
-      S::input6(d, t);
-    else
-      S::gradient6(d, t);
-  }
-  // Rows [First, First + Count) of a transformed window. A row of B^T needs some of the window's rows only, and what the compiler sees unused it leaves out.
-  template <int Size, int First, int Count, bool kAsk>
-  static KD_INLINE void rows(const T* const* at, int64_t c, float* to, int64_t position, const T* below, int64_t below_row, int64_t below_pixel) {
-    Reg half[Count][Size];
+  // Rows [first, kPoints) of the transformed window, as many at once as there are registers for: what does not fit is stored and read back, and stores are what
+  // this waits for. A row needs some of the window's pixels only; what the compiler sees unused it leaves out. The first rows ask for the pixels below.
+  template <class A, int first>
+  static KD_INLINE void points(const T* const* at, int64_t c, float* to, int64_t position, const T* below, int64_t below_row, int64_t below_pixel) {
+    constexpr int kSize = A::kSize, kPoints = A::kPoints, kStep = A::kStep, kRoom = (L == 16 ? 24 : 12) / kSize, kSame = A::same_pixels(first) - first;
+    constexpr int kCount = kSame < kRoom ? kSame : kRoom;
+    Reg half[kCount][kSize];
+#pragma GCC unroll 9
+    for (int j = 0; j < kSize; ++j) {
+      Reg d[kSize], column[kPoints];
+#pragma GCC unroll 9
+      for (int i = 0; i < kSize; ++i) d[i] = V::load(at[i * kSize + j] + c);
+      if (first == 0 && j < kStep)
+#pragma GCC unroll 8
+        for (int i = 0; i < kStep; ++i) __builtin_prefetch(below + i * below_row + j * below_pixel + c, 0, 2);
+      A::transform(d, column);
 #pragma GCC unroll 6
-    for (int j = 0; j < Size; ++j) {
-      Reg d[Size], column[6];
-#pragma GCC unroll 6
-      for (int i = 0; i < Size; ++i) {
-        d[i] = V::load(at[i * Size + j] + c);
-        if (kAsk && i < 4 && j < 4) __builtin_prefetch(below + i * below_row + j * below_pixel, 0, 2);
-      }
-      one<Size>(d, column);
-#pragma GCC unroll 6
-      for (int i = 0; i < Count; ++i) half[i][j] = column[First + i];
+      for (int i = 0; i < kCount; ++i) half[i][j] = column[first + i];
     }
 #pragma GCC unroll 6
-    for (int i = 0; i < Count; ++i) {
-      Reg row[6];
-      one<Size>(half[i], row);
-#pragma GCC unroll 6
-      for (int j = 0; j < 6; ++j) V::store(to + ((First + i) * 6 + j) * position, row[j]);
+    for (int i = 0; i < kCount; ++i) {
+      Reg row[kPoints];
+      A::transform(half[i], row);
+#pragma GCC unroll 9
+      for (int j = 0; j < kPoints; ++j) V::store(to + ((first + i) * kPoints + j) * position, row[j]);
     }
+    if constexpr (first + kCount < kPoints) points<A, first + kCount>(at, c, to, position, below, below_row, below_pixel);
   }
 
-  template <int Size>
-  static KD_INLINE void forward(const Tiling& s, const void* x, const void* zeros, const TileBlock& v) {
-    const int64_t per_image = s.tiles_h * s.tiles_w, row = s.w * s.c;
+  template <class A>
+  static void forward(const Tiling& s, const void* x, const void* zeros, const TileBlock& v) {
+    const int64_t per_image = s.tiles_h * s.tiles_w;
     for (int64_t t = 0; t < v.tiles; ++t) {
       const int64_t index = v.first + t, n = index / per_image, th = index % per_image / s.tiles_w, tw = index % s.tiles_w;
-      const T* at[Size * Size];
-      window<Size>(s, static_cast<const T*>(x) + n * s.h * s.w * s.c, 4 * th - s.pad, 4 * tw - s.pad, static_cast<const T*>(zeros), at);
-      // The 16 pixels that the tile below will read first (behind the last row: the next image's) are asked for now: a window's rows lie too far apart for
-      // the hardware to follow.
-      const T* below = static_cast<const T*>(x) + ((n * s.h + 4 * th + Size - s.pad) * s.w + 4 * tw) * s.c;
-      for (int64_t c = 0; c < s.c; c += L) {
-        float* to = v.data + (c / 16 * v.capacity + t) * 16 + c % 16;
-        // As many rows at once as there are registers for: what does not fit is stored and read back, and stores are what this loop waits for.
-        if constexpr (L == 16 && Size == 6) {
-          rows<Size, 1, 4, true>(at, c, to, v.position, below + c, row, s.c);
-          rows<Size, 0, 1, false>(at, c, to, v.position, below, row, s.c);
-          rows<Size, 5, 1, false>(at, c, to, v.position, below, row, s.c);
-        } else if constexpr (L == 16) {
-          rows<Size, 0, 6, true>(at, c, to, v.position, below + c, row, s.c);
-        } else {
-          rows<Size, 1, 2, true>(at, c, to, v.position, below + c, row, s.c);
-          rows<Size, 3, 2, false>(at, c, to, v.position, below, row, s.c);
-          rows<Size, 0, 1, false>(at, c, to, v.position, below, row, s.c);
-          rows<Size, 5, 1, false>(at, c, to, v.position, below, row, s.c);
-        }
-      }
+      const T* at[A::kSize * A::kSize];
+      window<A::kSize>(s, static_cast<const T*>(x) + n * s.h * s.w * s.c, A::kStep * th - s.pad, A::kStep * tw - s.pad, static_cast<const T*>(zeros), at);
+      // The pixels that the tile below will read first (behind the last row: the next image's) are asked for now: a window's rows lie too far apart for the
+      // hardware to follow.
+      const T* below = static_cast<const T*>(x) + ((n * s.h + A::kStep * th + A::kSize - s.pad) * s.w + A::kStep * tw) * s.c;
+      for (int64_t c = 0; c < s.c; c += L) points<A, 0>(at, c, v.data + (c / 16 * v.capacity + t) * 16 + c % 16, v.position, below, s.w * s.c, s.c);
     }
   }
-  static void input(const Tiling& s, const void* x, const void* zeros, const TileBlock& v) { forward<6>(s, x, zeros, v); }
-  static void gradient(const Tiling& s, const void* dy, const void* zeros, const TileBlock& v) { forward<4>(s, dy, zeros, v); }
+  template <class Form>
+  static constexpr auto input = forward<typename S::template Input<Form>>;
+  template <class Form>
+  static constexpr auto gradient = forward<typename S::template Gradient<Form>>;
 
+  template <class Form>
   static void output(const Tiling& s, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs& args) {
-    args.sum ? output_of<true>(s, m, channel, width, args) : output_of<false>(s, m, channel, width, args);
+    args.sum ? output_of<Form, true>(s, m, channel, width, args) : output_of<Form, false>(s, m, channel, width, args);
   }
-  template <bool kSums>
+  template <class Form, bool kSums>
   static KD_INLINE void output_of(const Tiling& s, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs& args) {
+    constexpr int kPoints = Form::kPoints, kOut = Form::kOut;
     const int64_t per_image = s.tiles_h * s.tiles_w;
     for (int64_t t = 0; t < m.tiles; ++t) {
-      const int64_t index = m.first + t, n = index / per_image, h0 = index % per_image / s.tiles_w * 4, w0 = index % s.tiles_w * 4;
-      const int rows = int(s.h - h0 < 4 ? s.h - h0 : 4), columns = int(s.w - w0 < 4 ? s.w - w0 : 4);
+      const int64_t index = m.first + t, n = index / per_image, h0 = index % per_image / s.tiles_w * kOut, w0 = index % s.tiles_w * kOut;
+      const int rows = int(s.h - h0 < kOut ? s.h - h0 : kOut), columns = int(s.w - w0 < kOut ? s.w - w0 : kOut);
       for (int64_t c = 0; c < width; c += L) {
         const float* from = m.data + t * width + c;
-        Reg half[4][6];
-        for (int j = 0; j < 6; ++j) {
-          Reg d[6], column[4];
-#pragma GCC unroll 6
-          for (int i = 0; i < 6; ++i) d[i] = V::load(from + (i * 6 + j) * m.position);
-          S::output4(d, column);
-#pragma GCC unroll 4
-          for (int i = 0; i < 4; ++i) half[i][j] = column[i];
+        Reg half[kOut][kPoints];
+        for (int j = 0; j < kPoints; ++j) {
+          Reg d[kPoints], column[kOut];
+#pragma GCC unroll 9
+          for (int i = 0; i < kPoints; ++i) d[i] = V::load(from + (i * kPoints + j) * m.position);
+          Form::output(d, column);
+#pragma GCC unroll 8
+          for (int i = 0; i < kOut; ++i) half[i][j] = column[i];
         }
         const Reg bias = args.bias ? V::load(args.bias + channel + c) : V::zero();
         Reg shift, sum = V::zero(), square = V::zero();  // of this tile
         if constexpr (kSums) shift = V::load(args.shift + channel + c);
         for (int i = 0; i < rows; ++i) {
-          Reg row[4];
-          S::output4(half[i], row);
+          Reg row[kOut];
+          Form::output(half[i], row);
           const int64_t at = ((n * s.h + h0 + i) * s.w + w0) * s.c + channel + c;
           T* y = static_cast<T*>(args.y) + at;
-#pragma GCC unroll 4
-          for (int j = 0; j < 4; ++j) {
+#pragma GCC unroll 8
+          for (int j = 0; j < kOut; ++j) {
             if (j >= columns) break;
-            __builtin_prefetch(y + (4 * s.w + j) * s.c, 1);  // what the tile below writes: a store that misses waits for its line as a load does
+            __builtin_prefetch(y + (kOut * s.w + j) * s.c, 1);  // what the tile below writes: a store that misses waits for its line as a load does
             Reg r = row[j];
             if (args.z) {
               const T* z = static_cast<const T*>(args.z) + at + j * s.c;
-              __builtin_prefetch(z + 4 * s.w * s.c);
+              __builtin_prefetch(z + kOut * s.w * s.c);
               r = V::add(r, V::load(z));
             }
             r = V::add(r, bias);
@@ -304,6 +378,7 @@ struct Transforms : Stages<V> {
     }
   }
 
+  template <class Form>
   static void pack(const void* filter, int64_t c, bool dgrad, int64_t first, int64_t in_count, int64_t out, int64_t width, float* u) {
     const T* w = static_cast<const T*>(filter);
     for (int64_t in = 0; in < in_count; in += 16)
@@ -326,18 +401,19 @@ struct Transforms : Stages<V> {
             for (int s = 0; s < 3; ++s) {
               const Reg tap[3] = {V::load(&g[s][i][l]), V::load(&g[3 + s][i][l]), V::load(&g[6 + s][i][l])};
               Reg column[6];
-              S::filter6(tap, column);
+              Form::filter(tap, column);
               for (int r = 0; r < 6; ++r) half[r][s] = column[r];
             }
             for (int r = 0; r < 6; ++r) {
               Reg row[6];
-              S::filter6(half[r], row);
+              Form::filter(half[r], row);
               for (int s = 0; s < 6; ++s) V::store(u + (r * 6 + s) * filter_position(in_count, width) + (in + i) * width + o + l, row[s]);
             }
           }
       }
   }
 
+  template <class Form>
   static void finish(const float* du, void* gradient_of_w, int64_t c, int64_t out, int64_t in, bool add) {
     T* dw = static_cast<T*>(gradient_of_w);
     for (int o = 0; o < 16; ++o)
@@ -346,12 +422,12 @@ struct Transforms : Stages<V> {
         for (int j = 0; j < 6; ++j) {
           Reg d[6], column[3];
           for (int i = 0; i < 6; ++i) d[i] = V::load(du + (i * 6 + j) * kDuPosition + o * 16 + l);
-          S::filter3(d, column);
+          Form::filter_back(d, column);
           for (int i = 0; i < 3; ++i) half[i][j] = column[i];
         }
         for (int i = 0; i < 3; ++i) {
           Reg row[3];
-          S::filter3(half[i], row);
+          Form::filter_back(half[i], row);
           for (int j = 0; j < 3; ++j) {
             T* to = dw + ((out + o) * 9 + i * 3 + j) * c + in + l;
             V::store(to, add ? V::add(V::load(to), row[j]) : row[j]);
@@ -363,17 +439,27 @@ struct Transforms : Stages<V> {
 
 template <class V>
 static constexpr Kernels kernels_of() {
+  using S = Stages<V>;
+  using Unit = typename S::Unit;
+  using Strided = typename S::Strided;
+  using Back = typename S::StridedBack;
   using F = Transforms<V, float>;
   using B = Transforms<V, uint16_t>;
-  return {.rows = F::kRows,
-          .width = F::kWidth,
-          .input = {F::input, B::input},
-          .gradient = {F::gradient, B::gradient},
-          .output = {F::output, B::output},
-          .pack = {F::pack, B::pack},
-          .finish = {F::finish, B::finish},
-          .multiply = F::multiply,
-          .accumulate = F::accumulate};
+  return {.rows = S::kRows,
+          .width = S::kWidth,
+          .input = {{F::template input<Unit>, B::template input<Unit>},
+                    {F::template input<Strided>, B::template input<Strided>},
+                    {F::template input<Back>, B::template input<Back>}},
+          .gradient = {{F::template gradient<Unit>, B::template gradient<Unit>}, {F::template gradient<Strided>, B::template gradient<Strided>}},
+          .output = {{F::template output<Unit>, B::template output<Unit>},
+                     {F::template output<Strided>, B::template output<Strided>},
+                     {F::template output<Back>, B::template output<Back>}},
+          .pack = {{F::template pack<Unit>, B::template pack<Unit>},
+                   {F::template pack<Strided>, B::template pack<Strided>},
+                   {F::template pack<Strided>, B::template pack<Strided>}},
+          .finish = {{F::template finish<Unit>, B::template finish<Unit>}, {F::template finish<Strided>, B::template finish<Strided>}},
+          .multiply = S::multiply,
+          .accumulate = S::accumulate};
 }
 
 }  // namespace kd::cpu::winograd

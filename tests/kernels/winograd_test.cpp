@@ -49,7 +49,7 @@ void each_product(const ConvShape& s, F&& f) {
       for (int64_t q = 0; q < s.q(); ++q)
         for (int64_t r = 0; r < 3; ++r)
           for (int64_t t = 0; t < 3; ++t) {
-            const int64_t h = p + r - s.pad, w = q + t - s.pad;
+            const int64_t h = p * s.stride + r - s.pad, w = q * s.stride + t - s.pad;
             if (h < 0 || h >= s.h || w < 0 || w >= s.w) continue;
             for (int64_t k = 0; k < s.k; ++k)
               for (int64_t c = 0; c < s.c; ++c)
@@ -179,7 +179,11 @@ double error(const std::vector<double>& got, const std::vector<double>& want) {
 ConvShape shape(int64_t n, int64_t h, int64_t w, int64_t c, int64_t k, int64_t pad) {
   return {.n = n, .h = h, .w = w, .c = c, .k = k, .r = 3, .s = 3, .stride = 1, .pad = pad};
 }
+ConvShape strided(int64_t n, int64_t h, int64_t w, int64_t c, int64_t k) {
+  return {.n = n, .h = h, .w = w, .c = c, .k = k, .r = 3, .s = 3, .stride = 2, .pad = 1};
+}
 const ConvShape kShapes[] = {
+    strided(1, 1, 1, 16, 16),    strided(2, 8, 8, 32, 48),
     shape(1, 1, 1, 16, 16, 1),   shape(2, 1, 1, 32, 16, 2),  shape(3, 2, 2, 16, 32, 1),   shape(1, 3, 3, 16, 16, 0),  shape(1, 4, 4, 32, 48, 1),
     shape(3, 5, 7, 48, 32, 1),   shape(2, 5, 7, 32, 16, 2),  shape(1, 5, 7, 16, 16, 0),   shape(2, 13, 9, 16, 48, 1), shape(1, 13, 9, 48, 48, 0),
     shape(1, 13, 9, 48, 16, 2),  shape(3, 2, 13, 80, 80, 1), shape(1, 26, 30, 16, 48, 1),  // 56 tiles: all threads on one block
@@ -188,6 +192,11 @@ const ConvShape kShapes[] = {
     shape(9, 33, 41, 16, 16, 1),  // 891 tiles: wgrad in three parts
     shape(1, 6, 3, 336, 352, 1),  // a filter that is transformed where it is used
     shape(1, 3, 6, 352, 368, 1),
+    strided(1, 2, 3, 48, 16),    strided(2, 9, 7, 16, 80),   strided(1, 16, 17, 32, 32), strided(3, 23, 31, 80, 48),
+    strided(5, 57, 50, 16, 32),  // 280 tiles: threads with blocks of their own; wgrad in two parts
+    strided(1, 30, 30, 144, 128),  // 16 tiles: one block for wgrad
+    strided(3, 40, 40, 144, 128),  // 75 tiles: all threads on each of two blocks
+    strided(1, 6, 5, 336, 352),  // a filter that is transformed where it is used
 };
 
 std::vector<const ConvAlgorithm*> algorithms() {
@@ -319,7 +328,9 @@ TEST(Winograd, OffersWhatItCanDo) {
     EXPECT_TRUE(offers([](ConvShape&) {}));
     EXPECT_TRUE(offers([](ConvShape&) {}, DType::bf16));
     EXPECT_FALSE(offers([](ConvShape&) {}, DType::u8));
-    EXPECT_FALSE(offers([](ConvShape& s) { s.stride = 2; }));
+    EXPECT_TRUE(offers([](ConvShape& s) { s.stride = 2; }));
+    EXPECT_FALSE(offers([](ConvShape& s) { s.stride = 2, s.pad = 0; }));
+    EXPECT_FALSE(offers([](ConvShape& s) { s.stride = 3; }));
     EXPECT_FALSE(offers([](ConvShape& s) { s.r = 1; }));
     EXPECT_FALSE(offers([](ConvShape& s) { s.s = 5; }));
     EXPECT_FALSE(offers([](ConvShape& s) { s.pad = 3; }));
