@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 #include "bench/timing.h"
@@ -158,6 +159,38 @@ Rate triad_gbps() {
   return rate_of(time, 3.0 * double(n) * sizeof(float));
 }
 
+// Two threads answer each other through one line. Ends by the clock: threads that must share a core take a time slice for every answer.
+Rate round_trip_ns() {
+  constexpr int64_t kTrips = 200;
+  constexpr double kSeconds = 0.05;
+  struct alignas(128) Line {
+    std::atomic<int64_t> turn{0};  // odd: asked; even: answered; negative: over
+  } line;
+  std::vector<double> ns;
+#pragma omp parallel num_threads(2)
+  if (omp_get_num_threads() == 2) {
+    if (omp_get_thread_num() == 0) {
+      int64_t turn = 0;
+      for (double spent = 0; spent < kSeconds; spent += ns.back() * kTrips / 1e9) {
+        const double begin = omp_get_wtime();
+        for (int64_t i = 0; i < kTrips; ++i) {
+          line.turn.store(++turn, std::memory_order_release), ++turn;
+          while (line.turn.load(std::memory_order_acquire) != turn) {
+          }
+        }
+        ns.push_back((omp_get_wtime() - begin) * 1e9 / kTrips);
+      }
+      line.turn.store(-1, std::memory_order_release);
+    } else {
+      for (int64_t turn = 0; turn >= 0;)
+        if ((turn = line.turn.load(std::memory_order_acquire)) % 2 == 1) line.turn.store(turn + 1, std::memory_order_release);
+    }
+  }
+  if (ns.empty()) return {};
+  const Spread spread = spread_of(ns);
+  return {spread.p10, spread.median, spread.p90};
+}
+
 }  // namespace
 
 Ceilings measure_ceilings() {
@@ -178,6 +211,7 @@ Ceilings measure_ceilings() {
 #endif
   top.gemm = gemm_gflops();
   top.triad = triad_gbps();
+  top.round_trip = round_trip_ns();
   release_cached_memory();
   return top;
 }

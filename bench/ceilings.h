@@ -15,6 +15,9 @@ struct Ceilings {
   std::string matrix_name;  // "AMX", "vdpbf16ps", "none"
   Rate gemm;                // GFLOP/s of oneDNN's sgemm, 1024^3: what a library makes of f32
   Rate triad;               // GB/s of a = b + s * c over arrays far larger than the caches, streaming stores, 12 bytes an element
+  // Nanoseconds that a cache line takes from a core to another and back: 50 to 100 where they share a cache, several hundred where they do not, and then stages
+  // of a kernel that share data wait for each other. A host may move a virtual machine's cores from one minute to the next. Zeros with one thread.
+  Rate round_trip;
 
   // What a kernel in bf16 can hope for: without an instruction for it, its products are f32's.
   double bf16_gflops() const { return matrix.best > 0 ? matrix.best : f32.best; }

@@ -214,6 +214,7 @@ int run(int argc, char** argv) {
        top.matrix.best > 0 ? rate(top.matrix, "GFLOP/s, bf16 by " + top.matrix_name) : "none: no AMX or vdpbf16ps here; bf16 is held against the f32 peak"},
       {"gemm", rate(top.gemm, "GFLOP/s, oneDNN's sgemm of 1024x1024x1024")},
       {"triad", rate(top.triad, "GB/s, arrays beyond the caches")},
+      {"core to core", top.round_trip.best > 0 ? rate(top.round_trip, "ns for a cache line to go there and back") : "none: one thread"},
       {"again", command}};
   for (const auto& [key, value] : context) {
     benchmark::AddCustomContext(key, value);
