@@ -4,6 +4,13 @@
 #include "kernels/common/simd.h"
 #include "kernels/conv/winograd.h"
 
+// g++ keeps an array in registers only where the loops over it are unrolled early, which this asks for. Emulated vectors have no registers; unrolled they would
+// keep the compiler busy for minutes.
+#ifndef KD_UNROLL
+#define KD_PRAGMA(text) _Pragma(#text)
+#define KD_UNROLL(n) KD_PRAGMA(GCC unroll n)
+#endif
+
 namespace kd::cpu::winograd {
 
 template <class V>
@@ -85,18 +92,18 @@ struct Stages {
     static constexpr int kWindow = 9, kPoints = 9, kOut = 4, kStep = 8;
     static KD_INLINE void input(const Reg* d, Reg* t) {
       const Reg even[5] = {d[0], d[2], d[4], d[6], d[8]};
-#pragma GCC unroll 4
+KD_UNROLL(4)
       for (int i = 0; i < 4; ++i) t[i] = d[2 * i + 1];
       input5(even, t + 4);
     }
     static KD_INLINE void output(const Reg* m, Reg* y) {
       output4(m + 4, y);
-#pragma GCC unroll 4
+KD_UNROLL(4)
       for (int i = 0; i < 4; ++i) y[i] = V::add(y[i], m[i]);
     }
     static KD_INLINE void gradient(const Reg* y, Reg* t) {
       const Reg e = V::add(y[0], y[2]), o = V::add(y[1], y[3]);
-#pragma GCC unroll 4
+KD_UNROLL(4)
       for (int i = 0; i < 4; ++i) t[i] = y[i];
       t[4] = y[0];
       t[5] = V::add(e, o);
@@ -123,14 +130,14 @@ struct Stages {
   struct StridedBack {
     static constexpr int kWindow = 5, kPoints = 9, kOut = 8, kStep = 4;
     static KD_INLINE void input(const Reg* d, Reg* t) {
-#pragma GCC unroll 4
+KD_UNROLL(4)
       for (int i = 0; i < 4; ++i) t[i] = d[i];
       input5(d, t + 4);
     }
     static KD_INLINE void output(const Reg* m, Reg* y) {
       Reg odd[4];
       output4(m + 4, odd);
-#pragma GCC unroll 4
+KD_UNROLL(4)
       for (int i = 0; i < 4; ++i) y[2 * i] = m[i], y[2 * i + 1] = odd[i];
     }
     static constexpr int same_pixels(int first) { return first < 4 ? 4 : 9; }
@@ -153,27 +160,27 @@ struct Stages {
   template <int R, int N>
   static void tile(const float* v, int64_t v_block, int64_t channels, const float* u, float* m, bool add, int64_t ahead) {
     Reg sum[R][N];
-#pragma GCC unroll 14
+KD_UNROLL(14)
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
+KD_UNROLL(2)
       for (int n = 0; n < N; ++n) sum[r][n] = add ? V::load(m + (r * N + n) * L) : V::zero();
     for (int64_t c = 0; c < channels; c += 16, v += v_block)
-#pragma GCC unroll 4
+KD_UNROLL(4)
       for (int i = 0; i < 16; ++i, u += N * L) {
         __builtin_prefetch(v + ahead + i * 16, 0, 2);
         Reg b[N];
-#pragma GCC unroll 2
+KD_UNROLL(2)
         for (int n = 0; n < N; ++n) b[n] = V::load(u + n * L);
-#pragma GCC unroll 14
+KD_UNROLL(14)
         for (int r = 0; r < R; ++r) {
           const Reg a = V::set1(v[r * 16 + i]);
-#pragma GCC unroll 2
+KD_UNROLL(2)
           for (int n = 0; n < N; ++n) sum[r][n] = V::fmadd(a, b[n], sum[r][n]);
         }
       }
-#pragma GCC unroll 14
+KD_UNROLL(14)
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
+KD_UNROLL(2)
       for (int n = 0; n < N; ++n) V::store(m + (r * N + n) * L, sum[r][n]);
   }
   template <int R, int N>
@@ -202,29 +209,29 @@ struct Stages {
   template <int R, int N>
   static void outer(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add, const float* ahead) {
     Reg sum[R][N];
-#pragma GCC unroll 8
+KD_UNROLL(8)
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
+KD_UNROLL(2)
       for (int n = 0; n < N; ++n) {
         sum[r][n] = V::zero();
         __builtin_prefetch(du + n * L / 16 * kDuBlock + r * 16 + n * L % 16, 1);
       }
-#pragma GCC unroll 4
+KD_UNROLL(4)
     for (int64_t t = 0; t < tiles; ++t) {
       __builtin_prefetch(ahead + t * 16, 0, 2);
       Reg b[N];
-#pragma GCC unroll 2
+KD_UNROLL(2)
       for (int n = 0; n < N; ++n) b[n] = V::load(x + t * 16 + n * L / 16 * x_block + n * L % 16);
-#pragma GCC unroll 8
+KD_UNROLL(8)
       for (int r = 0; r < R; ++r) {
         const Reg a = V::set1(dy[t * 16 + r]);
-#pragma GCC unroll 2
+KD_UNROLL(2)
         for (int n = 0; n < N; ++n) sum[r][n] = V::fmadd(a, b[n], sum[r][n]);
       }
     }
-#pragma GCC unroll 8
+KD_UNROLL(8)
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
+KD_UNROLL(2)
       for (int n = 0; n < N; ++n) {
         float* to = du + n * L / 16 * kDuBlock + r * 16 + n * L % 16;
         V::store(to, add ? V::add(V::load(to), sum[r][n]) : sum[r][n]);
@@ -281,23 +288,23 @@ struct Transforms : Stages<V> {
     constexpr int kSize = A::kSize, kPoints = A::kPoints, kStep = A::kStep, kRoom = (L == 16 ? 24 : 12) / kSize, kSame = A::same_pixels(first) - first;
     constexpr int kCount = kSame < kRoom ? kSame : kRoom;
     Reg half[kCount][kSize];
-#pragma GCC unroll 9
+KD_UNROLL(9)
     for (int j = 0; j < kSize; ++j) {
       Reg d[kSize], column[kPoints];
-#pragma GCC unroll 9
+KD_UNROLL(9)
       for (int i = 0; i < kSize; ++i) d[i] = V::load(at[i * kSize + j] + c);
       if (first == 0 && j < kStep)
-#pragma GCC unroll 8
+KD_UNROLL(8)
         for (int i = 0; i < kStep; ++i) __builtin_prefetch(below + i * below_row + j * below_pixel + c, 0, 2);
       A::transform(d, column);
-#pragma GCC unroll 6
+KD_UNROLL(6)
       for (int i = 0; i < kCount; ++i) half[i][j] = column[first + i];
     }
-#pragma GCC unroll 6
+KD_UNROLL(6)
     for (int i = 0; i < kCount; ++i) {
       Reg row[kPoints];
       A::transform(half[i], row);
-#pragma GCC unroll 9
+KD_UNROLL(9)
       for (int j = 0; j < kPoints; ++j) V::store(to + ((first + i) * kPoints + j) * position, row[j]);
     }
     if constexpr (first + kCount < kPoints) points<A, first + kCount>(at, c, to, position, below, below_row, below_pixel);
@@ -337,10 +344,10 @@ struct Transforms : Stages<V> {
         Reg half[kOut][kPoints];
         for (int j = 0; j < kPoints; ++j) {
           Reg d[kPoints], column[kOut];
-#pragma GCC unroll 9
+KD_UNROLL(9)
           for (int i = 0; i < kPoints; ++i) d[i] = V::load(from + (i * kPoints + j) * m.position);
           Form::output(d, column);
-#pragma GCC unroll 8
+KD_UNROLL(8)
           for (int i = 0; i < kOut; ++i) half[i][j] = column[i];
         }
         const Reg bias = args.bias ? V::load(args.bias + channel + c) : V::zero();
@@ -351,7 +358,7 @@ struct Transforms : Stages<V> {
           Form::output(half[i], row);
           const int64_t at = ((n * s.h + h0 + i) * s.w + w0) * s.c + channel + c;
           T* y = static_cast<T*>(args.y) + at;
-#pragma GCC unroll 8
+KD_UNROLL(8)
           for (int j = 0; j < kOut; ++j) {
             if (j >= columns) break;
             __builtin_prefetch(y + (kOut * s.w + j) * s.c, 1);  // what the tile below writes: a store that misses waits for its line as a load does

@@ -1,4 +1,5 @@
 // The kernels of winograd_avx2.cpp and winograd_avx512.cpp in plain C++, so that every machine can test both.
+#define KD_UNROLL(n)
 #include "kernels/conv/winograd_kernel.h"
 
 namespace kd::cpu::winograd {

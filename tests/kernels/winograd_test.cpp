@@ -193,9 +193,8 @@ const ConvShape kShapes[] = {
     shape(1, 6, 3, 336, 352, 1),  // a filter that is transformed where it is used
     shape(1, 3, 6, 352, 368, 1),
     strided(1, 2, 3, 48, 16),    strided(2, 9, 7, 16, 80),   strided(1, 16, 17, 32, 32), strided(3, 23, 31, 80, 48),
-    strided(5, 57, 50, 16, 32),  // 280 tiles: threads with blocks of their own; wgrad in two parts
-    strided(1, 30, 30, 144, 128),  // 16 tiles: one block for wgrad
-    strided(3, 40, 40, 144, 128),  // 75 tiles: all threads on each of two blocks
+    strided(8, 42, 41, 32, 16),  // 288 tiles: threads with blocks of their own; wgrad in two parts
+    strided(3, 41, 42, 16, 32),  // 108 tiles: wgrad in four blocks, all threads on each
     strided(1, 6, 5, 336, 352),  // a filter that is transformed where it is used
 };
 
