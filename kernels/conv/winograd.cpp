@@ -63,7 +63,7 @@ struct Position {
   int64_t v, u;
   bool first;
 };
-std::vector<Position> positions_of(Form form) {
+std::vector<Position> make_positions(Form form) {
   const int64_t points = kAxes[form].points;
   std::vector<Position> all;
   std::vector<bool> seen(size_t(winograd::kTaps * winograd::kTaps));
@@ -76,6 +76,10 @@ std::vector<Position> positions_of(Form form) {
   // Those that share a filter side by side: it stays in the first-level cache.
   std::stable_sort(all.begin(), all.end(), [](const Position& a, const Position& b) { return a.u < b.u; });
   return all;
+}
+const std::vector<Position>& positions_of(Form form) {
+  static const std::vector<Position> all[winograd::kForms] = {make_positions(Form::unit), make_positions(Form::strided), make_positions(Form::strided_back)};
+  return all[form];
 }
 
 // Tiles of one pass over the filter, and output channels (in microkernel widths) of one pass over V: see "blocking" in winograd.h.
@@ -115,7 +119,7 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   const int64_t in = f.from.c, out = f.to.c, width = kernels.width, tiles = tiles_of(n, f.to);
   const bool in_place = transforms_in_place(in, out, tiles);
   const Blocks cut = forward_blocks(kernels, f.form, in, out, tiles);
-  const std::vector<Position> all = positions_of(f.form);
+  const std::vector<Position>& all = positions_of(f.form);
   const int64_t positions = int64_t(all.size());
   const int64_t capacity = cut.capacity, blocks = cut.count;
   const int64_t group = forward_group(in), groups = ceil_div(out, width * group);
@@ -274,7 +278,7 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   check({ConvOp::wgrad, s, args.type}, "dw", args.dw_type);
   const bool add_dw = args.accumulate == Accumulate::yes;
   const Form form = form_of(s, ConvOp::wgrad);
-  const std::vector<Position> all = positions_of(form);
+  const std::vector<Position>& all = positions_of(form);
   const int64_t positions = int64_t(all.size());
   const Tiling x = source_of(s, ConvOp::fprop), dy = target_of(s, ConvOp::fprop);
   const int64_t tiles = s.n * x.tiles_h * x.tiles_w, most = (s.c + s.k <= 256 ? 64 : 128) / (form == Form::unit ? 1 : 2);

@@ -93,11 +93,11 @@ namespace kd::cpu::winograd {
 
 enum Form { unit, strided, strided_back };  // stride 1; stride 2: fprop and wgrad, dgrad
 constexpr int kForms = 3;
-// Along an axis: points of a tile, outputs, pixels from a tile's window to the next one's.
+// Of a tile, along an axis: points and outputs.
 struct Axis {
-  int64_t points, out, step;
+  int64_t points, out;
 };
-constexpr Axis kAxes[kForms] = {{6, 4, 4}, {9, 4, 8}, {9, 8, 4}};
+constexpr Axis kAxes[kForms] = {{6, 4}, {9, 4}, {9, 8}};
 // The row of G that belongs to a point: with stride 2 the first four share one.
 constexpr int64_t kTaps = 6;
 KD_INLINE constexpr int64_t tap_of(int64_t points, int64_t point) { return points == kTaps ? point : point < 4 ? 0 : point - 3; }
@@ -106,7 +106,7 @@ constexpr int64_t kDuPosition = 16 * 16 + 16;  // 36 positions a power of two ap
 constexpr int64_t kDuBlock = 36 * kDuPosition;
 KD_INLINE constexpr int64_t filter_position(int64_t in, int64_t width) { return in * width + 16; }  // U: for the same reason
 
-// An NHWC tensor cut into tiles. `pad`: a tile's window begins so many pixels above and left of Axis::step times its index.
+// An NHWC tensor cut into tiles. `pad`: the first tile's window begins so many pixels above and left of the tensor.
 struct Tiling {
   int64_t h, w, c, pad, tiles_h, tiles_w;
 };

@@ -452,6 +452,8 @@ static constexpr Kernels kernels_of() {
   using Back = typename S::StridedBack;
   using F = Transforms<V, float>;
   using B = Transforms<V, uint16_t>;
+  static_assert(Unit::kPoints == kAxes[unit].points && Strided::kPoints == kAxes[strided].points && Back::kPoints == kAxes[strided_back].points);
+  static_assert(Unit::kOut == kAxes[unit].out && Strided::kOut == kAxes[strided].out && Back::kOut == kAxes[strided_back].out);
   return {.rows = S::kRows,
           .width = S::kWidth,
           .input = {{F::template input<Unit>, B::template input<Unit>},
