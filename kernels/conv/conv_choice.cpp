@@ -78,7 +78,8 @@ std::optional<Line> parse(const std::string& text) {
   std::istringstream in(text);
   std::string op, type, shape, math, name, rest;
   if (!(in >> op >> type >> shape >> math >> name) || (in >> rest)) return std::nullopt;
-  if ((op != "fprop" && op != "fprop+add" && op != "dgrad" && op != "dgrad+add" && op != "wgrad") || (type != "f32" && type != "bf16") || (math != "fast" && math != "exact") || shape[0] != 'n')
+  if ((op != "fprop" && op != "fprop+add" && op != "dgrad" && op != "dgrad+add" && op != "wgrad") || (type != "f32" && type != "bf16") ||
+      (math != "fast" && math != "exact") || shape[0] != 'n')
     return std::nullopt;
   return Line{op + " " + type + " " + shape + " " + math, name};
 }

@@ -29,7 +29,8 @@ bool offers(const ConvProblem& problem) {
 }
 
 void check(const ConvProblem& problem, const char* what, DType type) {
-  KD_CHECK(offers(problem), "conv {}: Winograd does 3x3 filters of stride 1 with padding 0 to 2, or of stride 2 with padding 1, and channels in multiples of 16 only",
+  KD_CHECK(offers(problem),
+           "conv {}: Winograd does 3x3 filters of stride 1 with padding 0 to 2, or of stride 2 with padding 1, and channels in multiples of 16 only",
            to_string(problem.shape));
   KD_CHECK(type == DType::f32 || type == problem.type, "conv {}: {} is {}; it may be f32 or have the activations' type", to_string(problem.shape), what,
            to_string(type));
@@ -128,8 +129,8 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   // Otherwise every thread has blocks of its own and nobody waits.
   const bool together = blocks < 4 * threads || in * out > 128 * 128;
 
-  const int64_t v_floats = positions * position_floats(capacity, in), m_floats = positions * position_floats(capacity, width), u_floats = filter_block_floats(in, width),
-                chunk_floats = filter_block_floats(std::min(in, kChunk), width);
+  const int64_t v_floats = positions * position_floats(capacity, in), m_floats = positions * position_floats(capacity, width),
+                u_floats = filter_block_floats(in, width), chunk_floats = filter_block_floats(std::min(in, kChunk), width);
   Scratch scratch;
   const int64_t zeros = scratch.floats(in), v = scratch.floats(v_floats * (together ? 1 : threads)), m = scratch.floats(m_floats * group * threads),
                 u = scratch.floats(in_place ? chunk_floats * threads : 0);
@@ -164,7 +165,8 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
       for (const Position& p : all)
         for (int64_t o = begin; o < end; o += width) {
           const int64_t columns = std::min(width, out - o);
-          kernels.multiply(from, p.v, 0, in, filter + (o - begin) / width * u_floats + p.u * winograd::filter_position(in, columns), columns, products(o), false);
+          kernels.multiply(from, p.v, 0, in, filter + (o - begin) / width * u_floats + p.u * winograd::filter_position(in, columns), columns, products(o),
+                           false);
         }
     }
     winograd::OutputArgs to = f.out;
@@ -220,7 +222,7 @@ void pack(const Kernels& kernels, const ConvProblem& problem, const void* w, DTy
 #pragma omp parallel for schedule(static)
   for (int64_t o = 0; o < out; o += width)
     kernels.pack[form_of(problem.shape, problem.op)][index_of(filter_type)](w, problem.shape.c, dgrad, 0, in, o, std::min(width, out - o),
-                                        static_cast<float*>(packed) + o / width * filter_block_floats(in, width));
+                                                                            static_cast<float*>(packed) + o / width * filter_block_floats(in, width));
 }
 
 void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed) {
@@ -333,7 +335,8 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
       float* to = scratch.at(du) + omp_get_thread_num() * side * side * winograd::kDuBlock;
       for (const Position& p : all) products(here, p, item, to, side, false);
       for (int64_t a = 0; a < out; ++a)
-        for (int64_t b = 0; b < in; ++b) kernels.finish[form][dw_type](to + (a * side + b) * winograd::kDuBlock, args.dw, s.c, (o + a) * 16, (i + b) * 16, add_dw);
+        for (int64_t b = 0; b < in; ++b)
+          kernels.finish[form][dw_type](to + (a * side + b) * winograd::kDuBlock, args.dw, s.c, (o + a) * 16, (i + b) * 16, add_dw);
     }
   } else if (apart) {
 #pragma omp for schedule(static)

@@ -11,16 +11,16 @@
 //         | 0  2 -1 -2  1  0 |        |  1/24 -1/12 1/6 |         | 0  1 -1  8 -8  1 |
 //         | 0  4  0 -5  0  1 |        |   0     0    1  |
 //
-// With stride 2, along an axis, y_p = g0 x_2p-1 + g1 x_2p + g2 x_2p+1: the middle tap sees every second pixel alone, and the outer two are a convolution of stride
-// 1 and two taps over the others. Four outputs are four products plain and five by F(4,2) (points 0, 1, -1, 2, infinity) instead of twelve:
+// With stride 2, along an axis, y_p = g0 x_2p-1 + g1 x_2p + g2 x_2p+1: the middle tap sees every second pixel alone, and the outer two are a convolution of
+// stride 1 and two taps over the others. Four outputs are four products plain and five by F(4,2) (points 0, 1, -1, 2, infinity) instead of twelve:
 //         | 2 -1 -2  1  0 |        |  1/2   0  |
 //         | 0 -2 -1  1  0 |        | -1/2 -1/2 |         | 1  1  1  1  0 |
 //   B^T = | 0  2 -3  1  0 |    G = | -1/6  1/6 |   A^T = | 0  1 -1  2  0 |   of x_-1, x_1, x_3, x_5, x_7
 //         | 0 -1  0  1  0 |        |  1/6  1/3 |         | 0  1  1  4  0 |
 //         | 0  2 -1 -2  1 |        |   0    1  |         | 0  1 -1  8  1 |
-// A window of 9x9 pixels becomes 81 points, 4 + 5 along each axis, which meet 36 different elements of the filter: the plain ones share theirs. dgrad turns this
-// round (a dx_2p is a product, a dx_2p+1 two taps over dy): 5x5 pixels of dy become 81 points and 8x8 of dx. This does 81 multiplications where the definition
-// has 144; with bf16 instructions, which do twice as many a cycle, direct sums are faster.
+// A window of 9x9 pixels becomes 81 points, 4 + 5 along each axis, which meet 36 different elements of the filter: the plain ones share theirs. dgrad turns
+// this round (a dx_2p is a product, a dx_2p+1 two taps over dy): 5x5 pixels of dy become 81 points and 8x8 of dx. This does 81 multiplications where the
+// definition has 144; with bf16 instructions, which do twice as many a cycle, direct sums are faster.
 //
 // offers  r = s = 3, stride 1 with pad 0..2, stride 2 with pad 1, c and k multiples of 16, any n, h, w. Pixels outside the tensor are read from a row of zeros;
 //         tiles that stick out on the right or below are written as far as they reach.
@@ -38,7 +38,7 @@
 //   wgrad          64 tiles (128 where c + k > 256) at a time: both transforms, by tiles; then products of 16 x 16 channels, 6+5+5 (8+8) rows x 16 (32)
 //                  columns in registers over all tiles. If these are all the tiles, 32 x 32 channels of dU go to dw from cache; else dU is kept,
 //                  and where it is small, several times: up to 8 parts, added at the end.
-//   stride 2       28 tiles at a time, and half as many in wgrad: a tile has 81 positions. Those that share an element of the filter are done one after the other.
+//   stride 2       28 tiles at a time, and half as many in wgrad: a tile has 81 positions. Those that share an element of the filter follow each other.
 //   Positions lie a multiple of 4 KB plus one cache line apart: at plain powers of two the 36 stores of a transform share 8 cache lines.
 //   A transform asks for the pixels that the tile below it will read and write: rows of a window are no stream to the hardware.
 //
@@ -63,8 +63,8 @@
 //   128@16       16.1   14.0    14.4   14.0    15.4   14.2    14.0   13.1
 //   256@8        12.9   12.4    12.2   12.3    14.4   14.4    13.8   13.7
 //   512@4        15.2   14.8    14.7   14.8    13.7   13.7    13.2   13.4
-// Later that day (the same machine; kernels alone, best of many, f32 / bf16), after g++ was made to keep sums in registers (below), transforms by rows and the next
-// position asked for ahead:
+// Later that day (the same machine; kernels alone, best of many, f32 / bf16), after g++ was made to keep sums in registers (below), transforms by rows and the
+// next position asked for ahead:
 //                 64@32         128@16        256@8         512@4
 //   fprop      14.4 / 13.5   13.1 / 12.6   12.1 / 11.8   12.6 / 12.5
 //   dgrad      14.4 / 13.5   13.1 / 12.6   12.4 / 11.9   12.3 / 12.2
@@ -74,12 +74,11 @@
 //   fprop         18.7  25.2     14.7  21.5      14.9  19.6
 //   dgrad         16.6  25.0     15.1  20.2      15.6  19.9
 //   wgrad         17.8  28.3     21.5  29.1      18.4  29.7
-// Arrays of sums were kept on the stack, copied into registers and back for every tile, as long as g++ unrolled loops over them late: 240 cycles a tile, of 2000
-// at 64 channels (104 -> 115 of 117 GF/s a thread). Hence the pragmas. The output's loops are better left alone (unrolled 2 % slower).
-// When the host puts the two cores on different core complexes (a line's round trip takes 340 ns then, not 55), stages that share V or dU wait for each other:
-// 256@8 fprop 11.9 and 15.2 ms, 128@16 wgrad 12.4 and 19 to 23. kd_bench_kernels prints the round trip among the ceilings.
-// The sizes of blocks do not matter there: 14 to 112 tiles change fprop by 3 % at 64@32 and by 7 % at 128@16, 32 to 192 wgrad by 15 %, in favour of 64 and
-// more.
+// Arrays of sums were kept on the stack, copied into registers and back for every tile, as long as g++ unrolled loops over them late: 240 cycles a tile, of
+// 2000 at 64 channels (104 -> 115 of 117 GF/s a thread). Hence KD_UNROLL. The output's loops are better left alone (unrolled 2 % slower).
+// When the host puts the two cores on different core complexes (a line's round trip takes 340 ns then, not 55), stages that share V or dU wait for each
+// other: 256@8 fprop 11.9 and 15.2 ms, 128@16 wgrad 12.4 and 19 to 23. kd_bench_kernels prints the round trip among the ceilings.
+// The sizes of blocks do not matter: 14 to 112 tiles change fprop by 3 % at 64@32 and by 7 % at 128@16, 32 to 192 wgrad by 15 %, in favour of 64 and more.
 //
 // Layouts, all f32, channels in blocks of 16:
 //   V   [36 or 81 of `position` floats][channels/16][capacity][16]   transformed tiles
@@ -128,9 +127,9 @@ struct OutputArgs {
 struct Kernels {
   int64_t rows, width;  // of the product's microkernel: tiles, output channels
   // By form, and storage type: [0] f32, [1] bf16.
-  void (*input[kForms][2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                                        // B^T d B; zeros: c elements
-  void (*gradient[kForms][2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                                    // A dy A^T; not strided_back
-  void (*output[kForms][2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);                    // A^T m A and the epilogue
+  void (*input[kForms][2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                      // B^T d B; zeros: c elements
+  void (*gradient[kForms][2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                  // A dy A^T; not strided_back
+  void (*output[kForms][2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);  // A^T m A and the epilogue
   void (*pack[kForms][2])(const void* w, int64_t c, bool dgrad, int64_t in, int64_t in_count, int64_t out, int64_t width, float* u);  // G g G^T
   void (*finish[kForms][2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);  // G^T dU G of one 16x16 block; not strided_back
   // M (=|+=) V U of one position, for input channels [in, in + in_count); u: the position's, of those channels only.

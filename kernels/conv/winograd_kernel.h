@@ -156,7 +156,8 @@ KD_UNROLL(4)
     static constexpr int same_pixels(int) { return Form::kPoints; }
   };
 
-  // ---- products: R tiles x N vectors of output channels in registers, over all input channels
+  // ---- products: R tiles x N vectors of output channels in registers, over all input channels. `ahead`: floats to the same tiles of the next position, which
+  // are asked for meanwhile, a line a step.
   template <int R, int N>
   static void tile(const float* v, int64_t v_block, int64_t channels, const float* u, float* m, bool add, int64_t ahead) {
     Reg sum[R][N];
@@ -205,7 +206,7 @@ KD_UNROLL(2)
     if constexpr (L == 16) multiply_position<1>(v, position, in, in_count, u, m, add);
   }
 
-  // ---- products of wgrad: R output channels x N vectors of input channels in registers, over all tiles
+  // ---- products of wgrad: R output channels x N vectors of input channels in registers, over all tiles, a line of `ahead` asked for with each
   template <int R, int N>
   static void outer(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add, const float* ahead) {
     Reg sum[R][N];
@@ -252,17 +253,21 @@ KD_UNROLL(2)
     const int64_t x_block = x.capacity * 16, dy_block = dy.capacity * 16;
     const float* from_x = x.data + position * x.position + in * x_block;
     const float* from_dy = dy.data + position * dy.position + out * dy_block;
-    for (int64_t o = 0; o < out_blocks; ++o)
+    for (int64_t o = 0; o < out_blocks; ++o) {
+      // What the next position will read of x is asked for with the first block of outputs, of dy with the others.
+      const float* next = o ? from_dy + dy.position : from_x + x.position;
+      const int64_t next_block = o ? dy_block : x_block;
       for (int64_t i = 0; i < in_blocks;) {
         float* to = du + (o * du_stride + i) * kDuBlock;
         if (L == 16 && i + 1 == in_blocks) {
-          outer16<1>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add, o ? from_dy + dy.position : from_x + x.position, o ? dy_block : x_block);
+          outer16<1>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add, next, next_block);
           i += 1;
         } else {
-          outer16<2>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add, o ? from_dy + dy.position : from_x + x.position, o ? dy_block : x_block);
+          outer16<2>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add, next, next_block);
           i += 2 * L / 16;
         }
       }
+    }
   }
 };
 
@@ -278,7 +283,8 @@ struct Transforms : Stages<V> {
     const bool inside = h0 >= 0 && h0 + Size <= s.h && w0 >= 0 && w0 + Size <= s.w;
     int64_t offset = (h0 * s.w + w0) * s.c;
     for (int i = 0; i < Size; ++i, offset += (s.w - Size) * s.c)
-      for (int j = 0; j < Size; ++j, offset += s.c) at[i * Size + j] = inside || (h0 + i >= 0 && h0 + i < s.h && w0 + j >= 0 && w0 + j < s.w) ? image + offset : zeros;
+      for (int j = 0; j < Size; ++j, offset += s.c)
+        at[i * Size + j] = inside || (h0 + i >= 0 && h0 + i < s.h && w0 + j >= 0 && w0 + j < s.w) ? image + offset : zeros;
   }
 
   // Rows [first, kPoints) of the transformed window, as many at once as there are registers for: what does not fit is stored and read back, and stores are what

@@ -183,19 +183,18 @@ ConvShape strided(int64_t n, int64_t h, int64_t w, int64_t c, int64_t k) {
   return {.n = n, .h = h, .w = w, .c = c, .k = k, .r = 3, .s = 3, .stride = 2, .pad = 1};
 }
 const ConvShape kShapes[] = {
-    strided(1, 1, 1, 16, 16),    strided(2, 8, 8, 32, 48),
-    shape(1, 1, 1, 16, 16, 1),   shape(2, 1, 1, 32, 16, 2),  shape(3, 2, 2, 16, 32, 1),   shape(1, 3, 3, 16, 16, 0),  shape(1, 4, 4, 32, 48, 1),
-    shape(3, 5, 7, 48, 32, 1),   shape(2, 5, 7, 32, 16, 2),  shape(1, 5, 7, 16, 16, 0),   shape(2, 13, 9, 16, 48, 1), shape(1, 13, 9, 48, 48, 0),
+    strided(1, 1, 1, 16, 16),    strided(2, 8, 8, 32, 48),   shape(1, 1, 1, 16, 16, 1),   shape(2, 1, 1, 32, 16, 2),
+    shape(3, 2, 2, 16, 32, 1),   shape(1, 3, 3, 16, 16, 0),  shape(1, 4, 4, 32, 48, 1),   shape(3, 5, 7, 48, 32, 1),
+    shape(2, 5, 7, 32, 16, 2),   shape(1, 5, 7, 16, 16, 0),  shape(2, 13, 9, 16, 48, 1),  shape(1, 13, 9, 48, 48, 0),
     shape(1, 13, 9, 48, 16, 2),  shape(3, 2, 13, 80, 80, 1), shape(1, 26, 30, 16, 48, 1),  // 56 tiles: all threads on one block
     shape(3, 33, 40, 16, 16, 1),  // 270 tiles: blocks for all of two threads, and more than one block for wgrad
     shape(5, 33, 41, 16, 32, 1),  // 495 tiles: threads with blocks of their own, the last one partly filled
     shape(9, 33, 41, 16, 16, 1),  // 891 tiles: wgrad in three parts
     shape(1, 6, 3, 336, 352, 1),  // a filter that is transformed where it is used
-    shape(1, 3, 6, 352, 368, 1),
-    strided(1, 2, 3, 48, 16),    strided(2, 9, 7, 16, 80),   strided(1, 16, 17, 32, 32), strided(3, 23, 31, 80, 48),
-    strided(8, 42, 41, 32, 16),  // 288 tiles: threads with blocks of their own; wgrad in two parts
-    strided(3, 41, 42, 16, 32),  // 108 tiles: wgrad in four blocks, all threads on each
-    strided(1, 6, 5, 336, 352),  // a filter that is transformed where it is used
+    shape(1, 3, 6, 352, 368, 1), strided(1, 2, 3, 48, 16),   strided(2, 9, 7, 16, 80),    strided(1, 16, 17, 32, 32),
+    strided(3, 23, 31, 80, 48),  strided(8, 42, 41, 32, 16),  // 288 tiles: threads with blocks of their own; wgrad in two parts
+    strided(3, 41, 42, 16, 32),                               // 108 tiles: wgrad in four blocks, all threads on each
+    strided(1, 6, 5, 336, 352),                               // a filter that is transformed where it is used
 };
 
 std::vector<const ConvAlgorithm*> algorithms() {
