@@ -93,8 +93,8 @@ void expect_digest(const std::string& name, const std::vector<double>& v, const 
   for (size_t i = 0; i < 8; ++i) EXPECT_NEAR(v[i * v.size() / 8], want["samples"][i].get<double>(), tolerance * want_norm) << name << " sample " << i;
 }
 
-// `room`: how much more than the floors below rounding may do.
-void expect_golden(const std::string& name, double room) {
+// `room`: how much more than the floors below rounding may do; `flips`: the same for gradients, which feel every ReLU.
+void expect_golden(const std::string& name, double room, double flips) {
   const json golden = json::parse(read_text(Path(KD_GOLDEN_DIR) / "resnet" / (name + ".json")));
   Resnet model(
       {.arch = arch_from_name(golden["arch"].get<std::string>()), .stem = stem_from_name(golden["stem"].get<std::string>()), .classes = golden["classes"]});
@@ -112,6 +112,7 @@ void expect_golden(const std::string& name, double room) {
   // PyTorch's own f32 strays for the same reason; we allow four times that, and a floor for what rounding alone does.
   const json& torch_error = golden["torch_f32_error"];
   const auto allowed = [room](double floor, double torch) { return room * std::max(floor, 4 * torch); };
+  const double allowed_gradient = flips * std::max(1e-4, 4 * torch_error["gradients"].get<double>());
 
   for (int64_t step = 0; step < golden["steps"].get<int64_t>(); ++step) {
     Var logits = model(x, Mode::train);
@@ -125,7 +126,7 @@ void expect_golden(const std::string& name, double room) {
       for (int64_t i = 0; i < n * classes; ++i)
         EXPECT_NEAR(logits.value().data<float>()[i], golden["logits"][size_t(i)].get<double>(), room * 2e-4) << "logit " << i;
       for (const auto& p : model.params().parameters())
-        expect_digest(p.name, torch_order(p.slot->grad()), golden["gradients"][p.name], allowed(1e-4, torch_error["gradients"]));
+        expect_digest(p.name, torch_order(p.slot->grad()), golden["gradients"][p.name], allowed_gradient);
       for (const auto& b : model.params().buffers()) expect_digest(b.name, torch_order(*b.slot), golden["running"][b.name], room * 5e-5);
     }
     sgd(model.params(), {.momentum = golden["momentum"], .weight_decay = golden["weight_decay"]}, golden["lr"]);
@@ -144,11 +145,12 @@ class ResnetGolden : public testing::TestWithParam<const char*> {
 
 TEST_P(ResnetGolden, agrees_with_torchvision) {
   set_conv_math(ConvMath::exact);
-  expect_golden(GetParam(), 1);
+  expect_golden(GetParam(), 1, 1);
 }
 
-// A convolution by Winograd is off by up to 7e-6 where sums of products are by 1e-6 (docs/cpu.md).
-TEST_P(ResnetGolden, agrees_with_torchvision_by_winograd) { expect_golden(GetParam(), 10); }
+// A convolution by Winograd is off by up to 7e-6 where sums of products are by 1e-6 (docs/cpu.md), so more ReLUs flip: one of them moves the gradients of
+// resnet18_imagenet's first filters by 2.4e-3 of their norm. (Stride 2 by Winograd and stride 1 by sums stays within 3 times the room of sums.)
+TEST_P(ResnetGolden, agrees_with_torchvision_by_winograd) { expect_golden(GetParam(), 10, 30); }
 
 INSTANTIATE_TEST_SUITE_P(torchvision, ResnetGolden, testing::Values("resnet18_cifar", "resnet18_imagenet", "resnet50_cifar", "resnet50_imagenet"),
                          [](const auto& param_info) { return std::string(param_info.param); });
