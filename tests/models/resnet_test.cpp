@@ -149,8 +149,8 @@ TEST_P(ResnetGolden, agrees_with_torchvision) {
 }
 
 // A convolution by Winograd is off by up to 7e-6 where sums of products are by 1e-6 (docs/cpu.md), so more ReLUs flip. The gradients of
-// resnet18_imagenet's first filters are off by 2.4e-3 of their norm, which one flip would explain: stride 2 by Winograd with stride 1 by sums, and the other way
-// round, stay within 3 and 10 times the room of sums.
+// resnet18_imagenet's first filters are off by 2.4e-3 of their norm, which one flip would explain: stride 2 by Winograd with stride 1 by sums, and the other
+// way round, stay within 3 and 10 times the room of sums.
 TEST_P(ResnetGolden, agrees_with_torchvision_by_winograd) { expect_golden(GetParam(), 10, 30); }
 
 INSTANTIATE_TEST_SUITE_P(torchvision, ResnetGolden, testing::Values("resnet18_cifar", "resnet18_imagenet", "resnet50_cifar", "resnet50_imagenet"),
