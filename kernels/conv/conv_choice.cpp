@@ -349,7 +349,7 @@ Choices& choices() {
 }  // namespace
 
 int64_t timed_batch(const ConvShape& s) {
-  const int64_t pixels = s.p() * s.q(), images = 2048 / pixels;
+  const int64_t pixels = std::max<int64_t>(1, s.p() * s.q()), images = 2048 / pixels;  // no pixels: nobody offers it, and decide() says so
   return std::max<int64_t>(32, images / kImagesAtOnce * kImagesAtOnce);
 }
 

@@ -345,7 +345,7 @@ template <class T, class Element>
 void wgrad_typed(const Kernels& kernels, const ConvWgradArgs& args) {
   // Steps of a block. Its windows, dy and sums share the second-level cache; tiles, and two elements a word, want longer runs (vdpbf16ps: 3 to 5 %).
   const int64_t longest = kernels.adjacent && kernels.word == 1 ? 128 : 256;
-  constexpr int64_t kChunkT = 384, kChunkK = 256;        // sums of a chunk, 384 KB, stay in the second-level cache
+  constexpr int64_t kChunkT = 384, kChunkK = 256;  // sums of a chunk, 384 KB, stay in the second-level cache
   const ConvShape& s = args.shape;
   const Pass pass = passes_of(kernels, {ConvOp::wgrad, s, args.type})[0];
   const int64_t word = kernels.word, tile = kernels.tile_cols, window = pass.window(), positions = pass.positions();

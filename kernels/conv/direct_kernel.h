@@ -283,20 +283,16 @@ void pack_rows(const float* first, const float* second, Word* to) {
   std::memcpy(to, &low, 64), std::memcpy(to + 16, &high, 64);
 }
 
+template <class Arithmetic, bool kPairs = Arithmetic::kWord == 2>
+struct FilterPackers {
+  static constexpr decltype(Kernels::pack_columns) columns = nullptr;
+  static constexpr decltype(Kernels::pack_rows) rows = nullptr;
+};
 template <class Arithmetic>
-constexpr auto columns_packer() -> decltype(Kernels::pack_columns) {
-  if constexpr (Arithmetic::kWord == 2)
-    return pack_columns<Arithmetic, typename Arithmetic::Lanes>;
-  else
-    return nullptr;
-}
-template <class Arithmetic>
-constexpr auto rows_packer() -> decltype(Kernels::pack_rows) {
-  if constexpr (Arithmetic::kWord == 2)
-    return pack_rows<Arithmetic, typename Arithmetic::Lanes>;
-  else
-    return nullptr;
-}
+struct FilterPackers<Arithmetic, true> {
+  static constexpr decltype(Kernels::pack_columns) columns = pack_columns<Arithmetic, typename Arithmetic::Lanes>;
+  static constexpr decltype(Kernels::pack_rows) rows = pack_rows<Arithmetic, typename Arithmetic::Lanes>;
+};
 
 template <class Arithmetic>
 void nothing() {}
@@ -317,8 +313,8 @@ inline constexpr Kernels kVectorKernels{.tile_cols = 2 * Arithmetic::Lanes::kLan
                                         .multiply_bf16 = multiply<Arithmetic, false, uint16_t>,
                                         .multiply_adjacent = multiply<Arithmetic, true, float>,
                                         .transpose = nullptr,
-                                        .pack_columns = columns_packer<Arithmetic>(),
-                                        .pack_rows = rows_packer<Arithmetic>(),
+                                        .pack_columns = FilterPackers<Arithmetic>::columns,
+                                        .pack_rows = FilterPackers<Arithmetic>::rows,
                                         .multiply_batch = nullptr,
                                         .multiply_runs = nullptr,
                                         .pack_images = nullptr,

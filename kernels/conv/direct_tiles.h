@@ -1,8 +1,6 @@
 // direct_tiles: the register tile of direct_kernel.h on AMX: 32 rows x 32 columns of sums in tiles 0-3, a in 4 and 5, b in 6 and 7; a step of the loop is
 // 16 words of the reduction. The packed filter is already what a B tile wants (16 steps x 16 columns of words), gathered windows are A tiles.
 #pragma once
-#include <utility>
-
 #include "kernels/common/tiles.h"
 #include "kernels/conv/direct_kernel.h"
 

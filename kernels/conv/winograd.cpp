@@ -52,7 +52,7 @@ class Scratch {
 
 // One cache line more than the tiles need: 36 positions a multiple of 4096 bytes apart would fall into the same cache sets.
 int64_t position_floats(int64_t capacity, int64_t channels) { return ceil_div(capacity * channels, 1024) * 1024 + 16; }
-int64_t filter_block_floats(int64_t in, int64_t width) { return 36 * winograd::filter_position(in, width); }
+int64_t filter_block_floats(int64_t in, int64_t width) { return winograd::kTaps * winograd::kTaps * winograd::filter_position(in, width); }
 
 // For p x q outputs of the form.
 Tiling tiling(Form form, int64_t h, int64_t w, int64_t c, int64_t pad, int64_t p, int64_t q) {

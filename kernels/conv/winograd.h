@@ -27,7 +27,7 @@
 // work    36 multiplications for 16 outputs of 9: a quarter of the direct convolution's where 4 divides p and q (stride 2: 81 for 16, a 1.78th)
 // bytes   x 2.25 times (windows overlap; stride 2: 1.27), y and z once; U is 4c*k*36, read once per block of tiles; V and M of a block stay in cache
 // error   largest difference over largest value, against double (winograd_test): f32 7e-6 fprop and dgrad, 4e-6 wgrad; bf16 storage 4e-3, which is one
-//         rounding of the result; stride 2 errs less. With 512 channels f32 differs from oneDNN's direct sums by 2e-5.
+//         rounding of the result. Stride 2 included. With 512 channels f32 differs from oneDNN's direct sums by 2e-5.
 // bits    fprop and dgrad sum over input channels in order, wgrad over blocks of tiles whose size and order depend on the shape only: the number of threads and
 //         the instruction set (the order of operations is the same in all) do not change them.
 //
@@ -67,8 +67,8 @@
 // next position asked for ahead:
 //                 64@32         128@16        256@8         512@4
 //   fprop      14.4 / 13.5   13.1 / 12.6   12.1 / 11.8   12.6 / 12.5
-//   dgrad      14.4 / 13.5   13.1 / 12.6   12.4 / 11.9   12.3 / 12.2
-//   wgrad      14.2 / 13.3   13.0 / 12.4   12.6 / 11.9   12.3 / 12.3
+//   dgrad      14.4 / 13.5   13.1 / 12.6   12.5 / 12.1   12.3 / 12.2
+//   wgrad      14.2 / 13.3   13.0 / 12.4   13.0 / 12.1   12.4 / 12.3
 // stride 2, f32, in ms, cold, beside the faster of direct.avx512 and oneDNN, from kd_bench_kernels --algorithms:
 //                 64@32 -> 128   128@16 -> 256   256@8 -> 512
 //   fprop         18.7  25.2     14.7  21.5      14.9  19.6
@@ -102,7 +102,7 @@ constexpr int64_t kTaps = 6;
 KD_INLINE constexpr int64_t tap_of(int64_t points, int64_t point) { return points == kTaps ? point : point < 4 ? 0 : point - 3; }
 
 constexpr int64_t kDuPosition = 16 * 16 + 16;  // 36 positions a power of two apart would share few cache sets
-constexpr int64_t kDuBlock = 36 * kDuPosition;
+constexpr int64_t kDuBlock = kTaps * kTaps * kDuPosition;
 KD_INLINE constexpr int64_t filter_position(int64_t in, int64_t width) { return in * width + 16; }  // U: for the same reason
 
 // An NHWC tensor cut into tiles. `pad`: the first tile's window begins so many pixels above and left of the tensor.

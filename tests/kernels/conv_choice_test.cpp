@@ -99,6 +99,14 @@ TEST_F(ConvChoice, largeBatchesShareOneChoice) {
   }
 }
 
+// A map without pixels is refused like any other problem that nobody offers; it divided by zero.
+TEST_F(ConvChoice, aMapWithoutPixelsIsNoDivision) {
+  ConvProblem none = problem(2);
+  none.shape.pad = 0;
+  ASSERT_EQ(none.shape.p(), 0);
+  EXPECT_GE(timed_batch(none.shape), 32);
+}
+
 TEST_F(ConvChoice, exactModeTakesNoWinograd) {
   set_conv_math(ConvMath::exact);
   for (ConvOp op : {ConvOp::fprop, ConvOp::dgrad, ConvOp::wgrad}) EXPECT_TRUE(choose(problem(11, op)).exact) << name_of(op);
