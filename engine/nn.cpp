@@ -87,8 +87,8 @@ ConvBn::ConvBn(ParamArena& arena, const std::string& conv_name, const std::strin
   arena.buffer(bn_name + ".running_var", {out}, 1.f, &bn_.running_var);
 }
 
-Var ConvBn::operator()(const Var& x, Mode mode, Activation activation, const Var& residual) const {
-  if (mode == Mode::eval) return infer(x, activation, residual);
+Var ConvBn::operator()(const Var& x, Mode mode, Activation activation, Var residual) const {
+  if (mode == Mode::eval) return infer(x, activation, std::move(residual));
   folded_.version = 0;  // the running statistics move
   return conv_bn(x, filter_, stride_, kernel_ / 2, bn_, activation, residual);
 }
@@ -136,7 +136,7 @@ const ConvBn::Folded& ConvBn::folded(DType activations) const {
   return folded_;
 }
 
-Var ConvBn::infer(const Var& x, Activation activation, const Var& residual) const {
+Var ConvBn::infer(const Var& x, Activation activation, Var residual) const {
   KD_CHECK(!wants_grad({x, filter_}), "evaluation mode has no backward; wrap it in NoGrad");
   const Tensor &xv = x.value(), &w = filter_.value();
   KD_CHECK(xv.rank() == 4 && xv.dim(3) == w.dim(3), "conv: {} expects {} input channels, got {}", w.describe("weight"), w.dim(3), xv.describe("x"));
@@ -147,7 +147,9 @@ Var ConvBn::infer(const Var& x, Activation activation, const Var& residual) cons
   if (residual.defined())
     KD_CHECK(residual.shape() == out && residual.value().dtype() == xv.dtype(), "conv: {} is added to {}", residual.value().describe("residual"),
              to_string(out));
-  Tensor y = Tensor::empty(out, xv.dtype(), xv.device());
+  // cuDNN's fused plans promise nothing about a residual in the place of y.
+  const bool in_place = residual.is_sole_owner() && xv.device() == Device::cpu;
+  Tensor y = in_place ? residual.value() : Tensor::empty(out, xv.dtype(), xv.device());
   conv_fprop(current_stream(xv.device()), {.shape = shape,
                                            .type = xv.dtype(),
                                            .x = xv.raw(),

@@ -35,6 +35,9 @@ class Var {
   // For kernels that can add to their output: the gradient so far, where this Var alone owns it; else undefined.
   Tensor own_gradient() const { return state_->grad.defined() && !state_->parameter && state_->grad.is_sole_owner() ? state_->grad : Tensor(); }
 
+  // Whether this is the only handle to the value: whoever gives it away may have it overwritten.
+  bool is_sole_owner() const { return state_.use_count() == 1 && state_->value.is_sole_owner(); }
+
   // For kernels that write a parameter's gradient themselves: no the first time since the optimizer's step, when the window holds the last step's
   // gradient or zeros, then yes.
   Accumulate claim_gradient() const;

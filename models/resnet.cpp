@@ -63,12 +63,13 @@ Resnet::Resnet(const ResnetConfig& config) : config_(config) {
   arena_.build(config.seed, config.device, config.type);
 }
 
-Var Resnet::Block::operator()(const Var& x, Mode mode) const {
+Var Resnet::Block::operator()(Var x, Mode mode) const {
   Var shortcut = downsample ? (*downsample)(x, mode, Activation::none) : x;
   Var y = (*conv1)(x, mode, Activation::relu);
-  if (!conv3) return (*conv2)(y, mode, Activation::relu, shortcut);
+  x = {};  // the shortcut's handle is the only one now
+  if (!conv3) return (*conv2)(y, mode, Activation::relu, std::move(shortcut));
   y = (*conv2)(y, mode, Activation::relu);
-  return (*conv3)(y, mode, Activation::relu, shortcut);
+  return (*conv3)(y, mode, Activation::relu, std::move(shortcut));
 }
 
 Var Resnet::features(const Var& x, Mode mode) {
@@ -78,7 +79,7 @@ Var Resnet::features(const Var& x, Mode mode) {
            "{} needs images {}[N,H,W,{}] on {}, got {}", to_string(config_.arch), to_string(config_.type), input_channels_, to_string(config_.device),
            images.describe("x"));
   Var y = config_.stem == Stem::imagenet ? stem_->pooled(x, mode) : (*stem_)(x, mode, Activation::relu);
-  for (const auto& block : blocks_) y = (*block)(y, mode);
+  for (const auto& block : blocks_) y = (*block)(std::move(y), mode);
   return y;
 }
 

@@ -49,7 +49,7 @@ class Resnet {
   // A residual block: conv1, conv2 (and conv3 in the bottleneck), plus a projection where the shape changes.
   struct Block {
     std::optional<ConvBn> conv1, conv2, conv3, downsample;
-    Var operator()(const Var& x, Mode mode) const;
+    Var operator()(Var x, Mode mode) const;  // x given away may be overwritten: ConvBn
   };
   ResnetConfig config_;
   int64_t input_channels_;

@@ -166,7 +166,7 @@ class Operands {
   explicit Operands(const ConvProblem& p) : p_(p), w_(filled(p.shape.k * p.shape.r * p.shape.s * p.shape.c, DType::f32)) {
     const ConvShape& s = p.shape;
     const int64_t x = s.n * s.h * s.w * s.c, y = s.n * s.p() * s.q() * s.k;
-    for (Tensors& t : sets_) t = {filled(x, p.type), filled(y, p.type), p.adds && p.op == ConvOp::fprop ? filled(y, p.type) : nullptr};
+    for (Tensors& t : sets_) t = {filled(x, p.type), filled(y, p.type)};
   }
 
   // Not part of a run: a filter of a network that is only evaluated is packed once, and one that learns once per update. Null: the filter as it is.
@@ -182,7 +182,7 @@ class Operands {
     const Tensors& t = sets_[std::exchange(turn_, 1 - turn_)];
     switch (p_.op) {
       case ConvOp::fprop:
-        return a.fprop({.shape = p_.shape, .type = p_.type, .x = t.x->data(), .w = w_->data(), .y = t.y->data(), .z = t.z ? t.z->data() : nullptr}, packed);
+        return a.fprop({.shape = p_.shape, .type = p_.type, .x = t.x->data(), .w = w_->data(), .y = t.y->data(), .z = p_.adds ? t.y->data() : nullptr}, packed);
       case ConvOp::dgrad:
         return a.dgrad({.shape = p_.shape,
                         .type = p_.type,
@@ -198,7 +198,7 @@ class Operands {
 
  private:
   struct Tensors {
-    std::shared_ptr<Storage> x, y, z;
+    std::shared_ptr<Storage> x, y;  // what is added lies in y, as in an evaluation
   };
   // Ordinary numbers: subnormals and NaNs take other times.
   static std::shared_ptr<Storage> filled(int64_t n, DType type) {
