@@ -52,11 +52,14 @@ class Scratch {
 
 // One cache line more than the tiles need: 36 positions a multiple of 4096 bytes apart would fall into the same cache sets.
 int64_t position_floats(int64_t capacity, int64_t channels) { return ceil_div(capacity * channels, 1024) * 1024 + 16; }
+// Room for the tiles of a block. An odd number of cache lines from one block of 16 channels to the next: the rows of a product lie in all sets.
+int64_t room_for(int64_t tiles) { return tiles | 1; }
 int64_t filter_block_floats(int64_t in, int64_t width) { return winograd::kTaps * winograd::kTaps * winograd::filter_position(in, width); }
 
 // For p x q outputs of the form.
 Tiling tiling(Form form, int64_t h, int64_t w, int64_t c, int64_t pad, int64_t p, int64_t q) {
-  return {h, w, c, pad, ceil_div(p, kAxes[form].out), ceil_div(q, kAxes[form].out)};
+  const int64_t out = kAxes[form].out, tiles_h = ceil_div(p, out), tiles_w = ceil_div(q, out), step = out / winograd::kSteps;
+  return {h, w, c, pad, tiles_h, tiles_w, ceil_div(p - (tiles_h - 1) * out, step), ceil_div(q - (tiles_w - 1) * out, step)};
 }
 
 // The products of a form: an element of V for each position, the filter's for it, and whether it is the first with that one.
@@ -78,9 +81,70 @@ std::vector<Position> make_positions(Form form) {
   std::stable_sort(all.begin(), all.end(), [](const Position& a, const Position& b) { return a.u < b.u; });
   return all;
 }
+constexpr int64_t kMostPositions = 81;
 const std::vector<Position>& positions_of(Form form) {
   static const std::vector<Position> all[winograd::kForms] = {make_positions(Form::unit), make_positions(Form::strided), make_positions(Form::strided_back)};
   return all[form];
+}
+
+// A tensor's tiles in blocks of `size`. Within a block those that are short on the right only come first, then whole ones, then those short below only,
+// then those short at both: so the tiles that need a position are neighbours, whichever it is.
+class TileOrder {
+ public:
+  struct Range {
+    int64_t begin, end;
+  };
+  static int64_t words(int64_t tiles, int64_t size) { return tiles + ceil_div(tiles, size) * kCuts; }
+  TileOrder(Form form, const Tiling& s, int64_t tiles, int64_t size, int64_t* memory)
+      : points_(kAxes[form].points), s_(s), tiles_(tiles), size_(size), tile_(memory + ceil_div(tiles, size) * kCuts), cuts_(memory) {
+    for (int64_t block = 0; block * size < tiles; ++block) {
+      int64_t* cuts = memory + block * kCuts;
+      int64_t *const begin = memory + (tile_ - memory) + block * size, *to = begin;
+      const int64_t first = block * size, end = first + count(block);
+      for (int64_t kind = 0; kind < 4; ++kind) {
+        cuts[kind] = to - begin;
+        if (whole())
+          for (int64_t t = first; kind == 1 && t < end; ++t) *to++ = t;
+        else
+          for (int64_t t = first; t < end; ++t)
+            if (kind_of(t) == kind) *to++ = t;
+      }
+      cuts[4] = to - begin;
+    }
+  }
+
+  int64_t count(int64_t block) const { return std::min(size_, tiles_ - block * size_); }
+  TileBlock block(int64_t block, float* data, int64_t position) const { return {data, position, room_for(size_), tile_ + block * size_, count(block)}; }
+  // Of the block's tiles, those that need a position.
+  Range needing(int64_t block, int64_t position) const {
+    const int64_t* cuts = cuts_ + block * kCuts;
+    const bool h = short_too(position / points_, s_.last_h), w = short_too(position % points_, s_.last_w);
+    return {w ? 0 : cuts[1], h ? cuts[w ? 4 : 3] : cuts[2]};
+  }
+  // How many of an image's tiles do.
+  int64_t work(int64_t position) const {
+    return (s_.tiles_h - !short_too(position / points_, s_.last_h)) * (s_.tiles_w - !short_too(position % points_, s_.last_w));
+  }
+
+ private:
+  static constexpr int64_t kCuts = 5;
+  bool whole() const { return s_.last_h == winograd::kSteps && s_.last_w == winograd::kSteps; }
+  bool short_too(int64_t point, int64_t steps) const { return winograd::needs(points_, point, steps); }
+  int64_t kind_of(int64_t t) const {
+    const bool right = s_.last_w < winograd::kSteps && t % s_.tiles_w == s_.tiles_w - 1;
+    const bool below = s_.last_h < winograd::kSteps && t / s_.tiles_w % s_.tiles_h == s_.tiles_h - 1;
+    return below ? 2 + right : !right;
+  }
+
+  int64_t points_;
+  Tiling s_;
+  int64_t tiles_, size_;
+  const int64_t *tile_, *cuts_;
+};
+// Some of a block's tiles; each has `floats` of a position.
+TileBlock part_of(TileBlock block, TileOrder::Range range, int64_t floats = 16) {
+  block.data += range.begin * floats, block.tile += range.begin, block.tiles = range.end - range.begin;
+  return block;
 }
 
 // Tiles of one pass over the filter, and output channels (in microkernel widths) of one pass over V: see "blocking" in winograd.h.
@@ -106,12 +170,15 @@ struct Forward {
 // How the tiles of a convolution are cut into blocks. A filter transformed where it is used is transformed once a block: AVX-512 takes all tiles as one (512@4,
 // ms of fprop, 15.0 to 13.6), whose V is 9 MB then; with AVX2 on a CPU with half the second-level cache that doubled the time.
 struct Blocks {
-  int64_t capacity, count;
+  int64_t size, count;
 };
+// Otherwise blocks are many that 2, 4 or 8 divides, so that as many threads have the same number each.
 Blocks forward_blocks(const Kernels& kernels, Form form, int64_t in, int64_t out, int64_t tiles) {
-  const int64_t most = transforms_in_place(in, out, tiles) && kernels.width == 32 ? tiles : form == Form::unit ? kForwardTiles : kStridedTiles;
-  const int64_t capacity = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), kernels.rows) * kernels.rows;
-  return {capacity, ceil_div(tiles, capacity)};
+  if (transforms_in_place(in, out, tiles) && kernels.width == 32) return {tiles, 1};
+  const int64_t wanted = ceil_div(tiles, form == Form::unit ? kForwardTiles : kStridedTiles);
+  const int64_t divisor = wanted == 1 ? 1 : wanted <= 4 ? 2 : wanted <= 16 ? 4 : 8, count = ceil_div(wanted - divisor / 4, divisor) * divisor;
+  const int64_t size = ceil_div(tiles, count);
+  return {size, ceil_div(tiles, size)};
 }
 
 int64_t tiles_of(int64_t n, const Tiling& s) { return n * s.tiles_h * s.tiles_w; }
@@ -122,34 +189,34 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   const Blocks cut = forward_blocks(kernels, f.form, in, out, tiles);
   const std::vector<Position>& all = positions_of(f.form);
   const int64_t positions = int64_t(all.size());
-  const int64_t capacity = cut.capacity, blocks = cut.count;
+  const int64_t blocks = cut.count, capacity = room_for(cut.size);
   const int64_t group = forward_group(in), groups = ceil_div(out, width * group);
   const int threads = omp_get_max_threads();
-  // Threads share each block when there are few, so that none is idle, and when the filter is large, so that each reads only its part.
-  // Otherwise every thread has blocks of its own and nobody waits.
-  const bool together = blocks < 4 * threads || in * out > 128 * 128;
+  // Every thread has blocks of its own, and nobody waits for another's cache; where that would leave some idle, all share each block.
+  const bool together = 8 * ceil_div(blocks, threads) * threads > 9 * blocks;
 
   const int64_t v_floats = positions * position_floats(capacity, in), m_floats = positions * position_floats(capacity, width),
                 u_floats = filter_block_floats(in, width), chunk_floats = filter_block_floats(std::min(in, kChunk), width);
   Scratch scratch;
   const int64_t zeros = scratch.floats(in), v = scratch.floats(v_floats * (together ? 1 : threads)), m = scratch.floats(m_floats * group * threads),
-                u = scratch.floats(in_place ? chunk_floats * threads : 0);
+                u = scratch.floats(in_place ? chunk_floats * threads : 0), order_at = scratch.floats(2 * TileOrder::words(tiles, cut.size));
   scratch.allocate();
   std::memset(scratch.at(zeros), 0, size_t(in) * 4);
-  const auto tile_block = [&](float* data, int64_t floats, int64_t block) {
-    return TileBlock{data, floats / positions, capacity, block * capacity, std::min(capacity, tiles - block * capacity)};
-  };
-  const auto input = [&](TileBlock to, int64_t begin, int64_t end) {
-    to.data += begin * 16;
-    to.first += begin;
-    to.tiles = std::min(to.tiles, end) - begin;
-    kernels.input[f.form][index_of(f.type)](f.from, f.x, scratch.at(zeros), to);
-  };
+  const TileOrder order(f.form, f.to, tiles, cut.size, reinterpret_cast<int64_t*>(scratch.at(order_at)));
+  const auto input = [&](const TileBlock& to) { kernels.input[f.form][index_of(f.type)](f.from, f.x, scratch.at(zeros), to, {0, kAxes[f.form].points}); };
   // Output channels of group g for one block of tiles.
-  const auto output = [&](const TileBlock& from, int64_t g) {
+  const auto output = [&](const TileBlock& from, int64_t block, int64_t g) {
     const int64_t begin = g * group * width, end = std::min(out, begin + group * width);
     const auto products = [&](int64_t o) {
-      return TileBlock{scratch.at(m) + (omp_get_thread_num() * group + (o - begin) / width) * m_floats, m_floats / positions, capacity, from.first, from.tiles};
+      return order.block(block, scratch.at(m) + (omp_get_thread_num() * group + (o - begin) / width) * m_floats, m_floats / positions);
+    };
+    // M of position p for `columns` output channels from o on; of tiles that do not need it: zero.
+    const auto multiply = [&](const Position& p, int64_t c, int64_t channels, const float* filter, int64_t o, int64_t columns, bool add) {
+      const TileOrder::Range range = order.needing(block, p.v);
+      const TileBlock to = products(o);
+      kernels.multiply(part_of(from, range), p.v, c, channels, filter, columns, part_of(to, range, columns), add);
+      float* row = to.data + p.v * to.position;
+      if (!add) std::fill(row, row + range.begin * columns, 0.f), std::fill(row + range.end * columns, row + to.tiles * columns, 0.f);
     };
     if (in_place) {
       float* filter = scratch.at(u) + omp_get_thread_num() * chunk_floats;
@@ -157,21 +224,19 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
         for (int64_t c = 0; c < in; c += kChunk) {
           const int64_t channels = std::min(kChunk, in - c), columns = std::min(width, out - o);
           kernels.pack[f.form][index_of(f.filter_type)](f.filter, f.dgrad ? out : in, f.dgrad, c, channels, o, columns, filter);
-          for (const Position& p : all)
-            kernels.multiply(from, p.v, c, channels, filter + p.u * winograd::filter_position(channels, columns), columns, products(o), c > 0);
+          for (const Position& p : all) multiply(p, c, channels, filter + p.u * winograd::filter_position(channels, columns), o, columns, c > 0);
         }
     } else {
       const float* filter = static_cast<const float*>(f.filter) + begin / width * u_floats;
       for (const Position& p : all)
         for (int64_t o = begin; o < end; o += width) {
           const int64_t columns = std::min(width, out - o);
-          kernels.multiply(from, p.v, 0, in, filter + (o - begin) / width * u_floats + p.u * winograd::filter_position(in, columns), columns, products(o),
-                           false);
+          multiply(p, 0, in, filter + (o - begin) / width * u_floats + p.u * winograd::filter_position(in, columns), o, columns, false);
         }
     }
     winograd::OutputArgs to = f.out;
     if (f.partial) {
-      to.sum = f.partial + from.first / capacity * 2 * out, to.square = to.sum + out;
+      to.sum = f.partial + block * 2 * out, to.square = to.sum + out;
       std::fill(to.sum + begin, to.sum + end, 0.f), std::fill(to.square + begin, to.square + end, 0.f);
     }
     for (int64_t o = begin; o < end; o += width) kernels.output[f.form][index_of(f.type)](f.to, products(o), o, std::min(width, out - o), to);
@@ -180,18 +245,18 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
 #pragma omp parallel num_threads(threads)
   if (together) {
     for (int64_t block = 0; block < blocks; ++block) {
-      const TileBlock here = tile_block(scratch.at(v), v_floats, block);
+      const TileBlock here = order.block(block, scratch.at(v), v_floats / positions);
 #pragma omp for schedule(static)
-      for (int64_t t = 0; t < here.tiles; t += 2) input(here, t, t + 2);
+      for (int64_t t = 0; t < here.tiles; t += 2) input(part_of(here, {t, std::min(t + 2, here.tiles)}));
 #pragma omp for schedule(static)
-      for (int64_t g = 0; g < groups; ++g) output(here, g);
+      for (int64_t g = 0; g < groups; ++g) output(here, block, g);
     }
   } else {
 #pragma omp for schedule(static)
     for (int64_t block = 0; block < blocks; ++block) {
-      const TileBlock here = tile_block(scratch.at(v) + omp_get_thread_num() * v_floats, v_floats, block);
-      input(here, 0, here.tiles);
-      for (int64_t g = 0; g < groups; ++g) output(here, g);
+      const TileBlock here = order.block(block, scratch.at(v) + omp_get_thread_num() * v_floats, v_floats / positions);
+      input(here);
+      for (int64_t g = 0; g < groups; ++g) output(here, block, g);
     }
   }
 }
@@ -270,10 +335,13 @@ void dgrad(const Kernels& kernels, const ConvDgradArgs& args, const void* packed
            .out = {.y = args.dx, .z = args.accumulate == Accumulate::yes ? args.dx : nullptr, .bias = nullptr, .relu = false}});
 }
 
-// A dU that fits into the second-level cache is kept in several parts, each the sum over tiles of its own: a thread multiplies the tiles that it has
-// transformed, and nothing travels to another core. How many is the shape's affair, so the bits are too. (64@32: 12 to 20 % faster; 128@16, dU 2.5 MB, 7 %
-// slower.)
-int64_t gradient_parts(int64_t blocks, int64_t du_floats) { return du_floats * 4 <= 1 << 20 ? std::clamp<int64_t>(blocks / 4, 1, 8) : 1; }
+// A dU of a few MB is kept in several parts, each the sum over tiles of its own: a thread multiplies the tiles that it has transformed, and nothing travels to
+// another core. How many is the shape's affair, so the bits are too. (64@32: 12 to 20 % faster; 128@16, dU 2.5 MB: up to 5 % slower where the cores share a
+// cache, 30 % faster where they do not.)
+int64_t gradient_parts(int64_t blocks, int64_t du_floats) { return du_floats * 4 <= 4 << 20 ? std::clamp<int64_t>(blocks / 4, 1, 8) : 1; }
+
+// So few threads transform of all tiles the rows whose products they sum themselves; more share the tiles, because each would need most of the pixels.
+constexpr int kOwnRows = 4;
 
 void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   const ConvShape& s = args.shape;
@@ -283,52 +351,60 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   const std::vector<Position>& all = positions_of(form);
   const int64_t positions = int64_t(all.size());
   const Tiling x = source_of(s, ConvOp::fprop), dy = target_of(s, ConvOp::fprop);
-  const int64_t tiles = s.n * x.tiles_h * x.tiles_w, most = (s.c + s.k <= 256 ? 64 : 128) / (form == Form::unit ? 1 : 2);
-  const int64_t capacity = ceil_div(tiles, ceil_div(tiles, most)), blocks = ceil_div(tiles, capacity);
+  const int64_t tiles = s.n * x.tiles_h * x.tiles_w, most = (s.c + s.k < 256 ? 64 : 128) / (form == Form::unit ? 1 : 2);
+  const int64_t size = ceil_div(tiles, ceil_div(tiles, most)), blocks = ceil_div(tiles, size), capacity = room_for(size);
   const int64_t c_blocks = s.c / 16, k_blocks = s.k / 16, side = 2;  // items of side x side blocks of 16 x 16 channels
   const int64_t c_items = ceil_div(c_blocks, side), k_items = ceil_div(k_blocks, side), items = c_items * k_items;
   const int64_t du_floats = c_blocks * k_blocks * winograd::kDuBlock, parts = gradient_parts(blocks, du_floats);
   const int threads = omp_get_max_threads();
   const bool apart = parts >= threads;  // each thread has parts of its own; otherwise all share every block of tiles
+  const bool own_rows = !apart && blocks > 1 && threads <= kOwnRows;
   const int64_t x_position = position_floats(capacity, s.c), dy_position = position_floats(capacity, s.k);
-  const int64_t x_floats = positions * x_position, dy_floats = positions * dy_position, rooms = apart ? threads : 1;
+  const int64_t x_floats = positions * x_position, dy_floats = positions * dy_position, rooms = apart || own_rows ? threads : 1;
   Scratch scratch;
   const int64_t zeros = scratch.floats(std::max(s.c, s.k)), vx = scratch.floats(rooms * x_floats), vy = scratch.floats(rooms * dy_floats);
   // One block of tiles: each item is finished where it was made. More: all of dU is kept.
   const int64_t du = scratch.floats(blocks == 1 ? threads * side * side * winograd::kDuBlock : parts * du_floats);
+  const int64_t order_at = scratch.floats(2 * TileOrder::words(tiles, size));
   scratch.allocate();
+  const TileOrder order(form, dy, tiles, size, reinterpret_cast<int64_t*>(scratch.at(order_at)));
   std::memset(scratch.at(zeros), 0, size_t(std::max(s.c, s.k)) * 4);
   const int type = index_of(args.type), dw_type = index_of(args.dw_type);
 
   struct Transformed {
     TileBlock x, dy;
+    int64_t block;
   };
   const auto room = [&](int64_t block) {
-    const int64_t own = apart ? omp_get_thread_num() : 0, first = block * capacity, count = std::min(capacity, tiles - first);
-    return Transformed{{scratch.at(vx) + own * x_floats, x_position, capacity, first, count},
-                       {scratch.at(vy) + own * dy_floats, dy_position, capacity, first, count}};
+    const int64_t own = apart || own_rows ? omp_get_thread_num() : 0;
+    return Transformed{order.block(block, scratch.at(vx) + own * x_floats, x_position), order.block(block, scratch.at(vy) + own * dy_floats, dy_position),
+                       block};
   };
-  const auto transform = [&](Transformed to, int64_t begin, int64_t count) {
-    for (TileBlock* t : {&to.x, &to.dy}) t->data += begin * 16, t->first += begin, t->tiles = std::min(count, t->tiles - begin);
-    kernels.input[form][type](x, args.x, scratch.at(zeros), to.x);
-    kernels.gradient[form][type](dy, args.dy, scratch.at(zeros), to.dy);
+  const winograd::Rows all_rows{0, kAxes[form].points};
+  const auto transform = [&](const Transformed& to, int64_t begin, int64_t count, winograd::Rows rows) {
+    const TileOrder::Range range{begin, std::min(begin + count, to.x.tiles)};
+    kernels.input[form][type](x, args.x, scratch.at(zeros), part_of(to.x, range), rows);
+    kernels.gradient[form][type](dy, args.dy, scratch.at(zeros), part_of(to.dy, range), rows);
   };
   // Item `item` of one position.
   const auto products = [&](const Transformed& from, const Position& p, int64_t item, float* to, int64_t to_stride, bool add) {
     const int64_t i = item % c_items * side, o = item / c_items * side;
-    kernels.accumulate(from.x, from.dy, p.v, i, std::min(side, c_blocks - i), o, std::min(side, k_blocks - o), to + p.u * winograd::kDuPosition, to_stride,
-                       add || !p.first);
+    const TileOrder::Range range = order.needing(from.block, p.v);
+    kernels.accumulate(part_of(from.x, range), part_of(from.dy, range), p.v, i, std::min(side, c_blocks - i), o, std::min(side, k_blocks - o),
+                       to + p.u * winograd::kDuPosition, to_stride, add || !p.first);
   };
   const auto kept = [&](int64_t part, int64_t item) {
     return scratch.at(du) + part * du_floats + (item / c_items * side * c_blocks + item % c_items * side) * winograd::kDuBlock;
   };
   const auto first_block = [&](int64_t part) { return blocks * part / parts; };
+  int64_t before[kMostPositions + 1] = {0};  // work up to a position
+  for (int64_t p = 0; p < positions; ++p) before[p + 1] = before[p] + order.work(all[size_t(p)].v) + 1;
 
 #pragma omp parallel num_threads(threads)
   if (blocks == 1) {
     const Transformed here = room(0);
 #pragma omp for schedule(static)
-    for (int64_t t = 0; t < tiles; t += 2) transform(here, t, 2);
+    for (int64_t t = 0; t < tiles; t += 2) transform(here, t, 2, all_rows);
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < items; ++item) {
       const int64_t i = item % c_items * side, o = item / c_items * side, in = std::min(side, c_blocks - i), out = std::min(side, k_blocks - o);
@@ -343,26 +419,41 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
     for (int64_t part = 0; part < parts; ++part)
       for (int64_t block = first_block(part); block < first_block(part + 1); ++block) {
         const Transformed here = room(block);
-        transform(here, 0, here.x.tiles);
+        transform(here, 0, here.x.tiles, all_rows);
         for (const Position& p : all)
           for (int64_t item = 0; item < items; ++item) products(here, p, item, kept(part, item), c_blocks, block > first_block(part));
       }
   } else {
+    // Each thread sums into elements of dU of its own: those of the filter's elements that begin in its share of the work.
+    const auto is_mine = [&](int64_t p, int64_t end, int64_t item) {
+      return (before[p] * items + item * (before[end] - before[p])) * threads / (before[positions] * items) == omp_get_thread_num();
+    };
+    const auto each_of_mine = [&](auto&& f) {
+      for (int64_t p = 0, end; p < positions; p = end) {  // [p, end): those of one element
+        for (end = p + 1; end < positions && !all[size_t(end)].first;) ++end;
+        for (int64_t item = 0; item < items; ++item)
+          if (is_mine(p, end, item))
+            for (int64_t same = p; same < end; ++same) f(all[size_t(same)], item);
+      }
+    };
+    winograd::Rows mine{all_rows.end, 0};
+    each_of_mine([&](const Position& p, int64_t) {
+      const int64_t row = p.v / kAxes[form].points;
+      mine = {std::min(mine.begin, row), std::max(mine.end, row + 1)};
+    });
     for (int64_t part = 0; part < parts; ++part)
       for (int64_t block = first_block(part); block < first_block(part + 1); ++block) {
         const Transformed here = room(block);
+        if (own_rows) {
+          transform(here, 0, here.x.tiles, mine);
+        } else {
 #pragma omp for schedule(static)
-        for (int64_t t = 0; t < here.x.tiles; t += 2) transform(here, t, 2);
-        // Each thread sums into elements of dU of its own: it takes all positions of the filter's elements that begin in its share of the work.
-        for (int64_t p = 0; p < positions;) {
-          int64_t end = p + 1;
-          while (end < positions && !all[size_t(end)].first) ++end;
-          for (int64_t item = 0; item < items; ++item)
-            if ((p * items + item * (end - p)) * threads / (positions * items) == omp_get_thread_num())
-              for (int64_t same = p; same < end; ++same) products(here, all[size_t(same)], item, kept(part, item), c_blocks, block > first_block(part));
-          p = end;
+          for (int64_t t = 0; t < here.x.tiles; t += 2) transform(here, t, 2, all_rows);
         }
+        each_of_mine([&](const Position& p, int64_t item) { products(here, p, item, kept(part, item), c_blocks, block > first_block(part)); });
+        if (!own_rows) {
 #pragma omp barrier
+        }
       }
   }
   if (blocks == 1) return;

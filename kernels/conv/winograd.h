@@ -22,9 +22,13 @@
 // this round (a dx_2p is a product, a dx_2p+1 two taps over dy): 5x5 pixels of dy become 81 points and 8x8 of dx. This does 81 multiplications where the
 // definition has 144; with bf16 instructions, which do twice as many a cycle, direct sums are faster.
 //
-// offers  r = s = 3, stride 1 with pad 0..2, stride 2 with pad 1, c and k multiples of 16, any n, h, w. Pixels outside the tensor are read from a row of zeros;
-//         tiles that stick out on the right or below are written as far as they reach.
-// work    36 multiplications for 16 outputs of 9: a quarter of the direct convolution's where 4 divides p and q (stride 2: 81 for 16, a 1.78th)
+// Tiles at the lower and right edge are short: of their four outputs along an axis m lie in the tensor, and those need only m + 2 of the points, F(m,3) (with
+// stride 2 m + 1 of the five, and m of the plain ones). Which ones is free: the first, because a pixel that no output needs can be chosen so that the others
+// are zero. With m = 3 that pixel stands in the last row of B^T alone; with m = 2 it is d4 = d2 + 2 (d3 - d1), after which row 4 is zero too. So the same B^T,
+// G and A serve all tiles, and V, U and M keep their places. A 14-px map then takes 484 products and not 576, one of 7 px 121 and not 144.
+//
+// offers  r = s = 3, stride 1 with pad 0..2, stride 2 with pad 1, c and k multiples of 16, any n, h, w. Pixels outside the tensor are read from a row of zeros.
+// work    36 multiplications for 16 outputs of 9: a quarter of the direct convolution's (stride 2: 81 for 16, a 1.78th); short tiles somewhat more
 // bytes   x 2.25 times (windows overlap; stride 2: 1.27), y and z once; U is 4c*k*36, read once per block of tiles; V and M of a block stay in cache
 // error   largest difference over largest value, against double (winograd_test): f32 7e-6 fprop and dgrad, 4e-6 wgrad; bf16 storage 4e-3, which is one
 //         rounding of the result. Stride 2 included. With 512 channels f32 differs from oneDNN's direct sums by 2e-5.
@@ -32,12 +36,14 @@
 //         the instruction set (the order of operations is the same in all) do not change them.
 //
 // Blocking
-//   fprop, dgrad   72 tiles at a time: B^T d B of all input channels to V; then, for each 16 (AVX-512: 32) output channels, 36 products to M, and A^T m A with
-//                  bias, residual and ReLU to y. Microkernel 6 tiles x 16 channels in 12 registers (14 x 32 in 28). Under at most 144 tiles a filter
-//                  whose U would exceed 16 MB is never stored: its U is made, 128 input channels at a time (300 KB), where it is used.
-//   wgrad          64 tiles (128 where c + k > 256) at a time: both transforms, by tiles; then products of 16 x 16 channels, 6+5+5 (8+8) rows x 16 (32)
+//   fprop, dgrad   about 72 tiles at a time: B^T d B of all input channels to V; then, for each 16 (AVX-512: 32) output channels, 36 products to M, and A^T m A
+//                  with bias, residual and ReLU to y. Microkernel 6 tiles x 16 channels in 12 registers (14 x 32 in 28). A thread has blocks of its own, and
+//                  their number is one that 2, 4 or 8 divides. Under at most 144 tiles a filter whose U would exceed 16 MB is never stored: its U is made,
+//                  128 input channels at a time (300 KB), where it is used, and all threads share the tiles.
+//   wgrad          64 tiles (128 where c + k >= 256) at a time: both transforms; then products of 16 x 16 channels, 6+5+5 (8+8) rows x 16 (32)
 //                  columns in registers over all tiles. If these are all the tiles, 32 x 32 channels of dU go to dw from cache; else dU is kept,
-//                  and where it is small, several times: up to 8 parts, added at the end.
+//                  and up to 4 MB of it several times: up to 8 parts, added at the end, each by one thread. Of a larger dU up to four threads sum the
+//                  positions between them, and each transforms the rows that it needs; more threads share the transformed tiles.
 //   stride 2       28 tiles at a time, and half as many in wgrad: a tile has 81 positions. Those that share an element of the filter follow each other.
 //   Positions lie a multiple of 4 KB plus one cache line apart: at plain powers of two the 36 stores of a transform share 8 cache lines.
 //   A transform asks for the pixels that the tile below it will read and write: rows of a window are no stream to the hardware.
@@ -76,8 +82,14 @@
 //   wgrad         17.8  28.3     21.5  29.1      18.4  29.7
 // Arrays of sums were kept on the stack, copied into registers and back for every tile, as long as g++ unrolled loops over them late: 240 cycles a tile, of
 // 2000 at 64 channels (104 -> 115 of 117 GF/s a thread). Hence KD_UNROLL. The output's loops are better left alone (unrolled 2 % slower).
-// When the host puts the two cores on different core complexes (a line's round trip takes 340 ns then, not 55), stages that share V or dU wait for each
-// other: 256@8 fprop 11.9 and 15.2 ms, 128@16 wgrad 12.4 and 19 to 23. kd_bench_kernels prints the round trip among the ceilings.
+// Nothing travels between threads that can be had without: when the host puts the two cores on different core complexes, a line's round trip takes 340 ns and
+// not 55 (kd_bench_kernels prints it among the ceilings). ms, n = 128, alternating runs, sorted by what it took; before: all threads share each block of tiles.
+//                        before, 55 ns   340 ns     now, 55 ns    340 ns
+//   fprop 256@8 f32          12.4-13.0   15.7          12.5-12.8    13.9
+//   fprop 128@16 bf16        13.2-13.5   13.9-14.8     12.5-12.8    13.5
+//   wgrad 128@16 f32         13.4-13.5   20.1          13.3-13.7    14.4
+//   wgrad 256@8 bf16         12.6-14.0   15.3-16.4     13.0-13.5    13.4-13.9
+// The numbers of blocks matter more than their sizes: 8 blocks of 70, of which the last has 22 tiles, left one thread waiting for a tenth of the time.
 // The sizes of blocks do not matter: 14 to 112 tiles change fprop by 3 % at 64@32 and by 7 % at 128@16, 32 to 192 wgrad by 15 %, in favour of 64 and more.
 //
 // Layouts, all f32, channels in blocks of 16:
@@ -105,14 +117,27 @@ constexpr int64_t kDuPosition = 16 * 16 + 16;  // 36 positions a power of two ap
 constexpr int64_t kDuBlock = kTaps * kTaps * kDuPosition;
 KD_INLINE constexpr int64_t filter_position(int64_t in, int64_t width) { return in * width + 16; }  // U: for the same reason
 
+// Of a full tile, along an axis: outputs that count as one with their neighbour in strided_back, where they share the points.
+constexpr int64_t kSteps = 4;
+// Whether a tile of which `steps` (1 to 4) lie in the tensor needs a point: the first steps + taps - 1 of F, and, with stride 2, as many plain ones as steps.
+KD_INLINE constexpr bool needs(int64_t points, int64_t point, int64_t steps) {
+  return points == 6 ? point < steps + 2 : point < 4 ? point < steps : point - 4 < steps + 1;
+}
+
 // An NHWC tensor cut into tiles. `pad`: the first tile's window begins so many pixels above and left of the tensor.
 struct Tiling {
   int64_t h, w, c, pad, tiles_h, tiles_w;
+  int64_t last_h, last_w;  // steps of the tiles at the lower and right edge
 };
 struct TileBlock {
   float* data;
   int64_t position, capacity;  // floats from one position to the next; tiles there is room for
-  int64_t first, tiles;        // which tiles of the tensor
+  const int64_t* tile;         // which tiles of the tensor
+  int64_t tiles;
+};
+// Some of the rows of a tile's points.
+struct Rows {
+  int64_t begin, end;
 };
 struct OutputArgs {
   void* y;
@@ -125,10 +150,10 @@ struct OutputArgs {
 };
 
 struct Kernels {
-  int64_t rows, width;  // of the product's microkernel: tiles, output channels
+  int64_t width;  // output channels of the product's microkernel
   // By form, and storage type: [0] f32, [1] bf16.
-  void (*input[kForms][2])(const Tiling&, const void* x, const void* zeros, const TileBlock&);                      // B^T d B; zeros: c elements
-  void (*gradient[kForms][2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&);                  // A dy A^T; not strided_back
+  void (*input[kForms][2])(const Tiling&, const void* x, const void* zeros, const TileBlock&, Rows);                // B^T d B; zeros: c elements
+  void (*gradient[kForms][2])(const Tiling&, const void* dy, const void* zeros, const TileBlock&, Rows);            // A dy A^T; not strided_back
   void (*output[kForms][2])(const Tiling&, const TileBlock& m, int64_t channel, int64_t width, const OutputArgs&);  // A^T m A and the epilogue
   void (*pack[kForms][2])(const void* w, int64_t c, bool dgrad, int64_t in, int64_t in_count, int64_t out, int64_t width, float* u);  // G g G^T
   void (*finish[kForms][2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);  // G^T dU G of one 16x16 block; not strided_back

@@ -68,6 +68,11 @@ struct Stages {
       g[1] = V::fmadd(V::set1(1.f / 12), m, V::mul(sixth, d));
       g[2] = V::fmadd(sixth, V::sub(p, s), u[5]);
     }
+    // Pixels that `steps` outputs do not need, as those that make the points zero which they do not need either.
+    static KD_INLINE void extend(Reg* d, int64_t steps) {
+      if (steps == 1) d[3] = d[1];
+      if (steps <= 2) d[4] = V::fmadd(V::set1(2.f), V::sub(d[3], d[1]), d[2]);
+    }
     // Points from `first` on that are made of the same pixels.
     static constexpr int same_pixels(int first) { return first == 0 ? 1 : first < 5 ? 5 : 6; }
   };
@@ -125,6 +130,10 @@ KD_UNROLL(4)
       g[1] = u[0];
       g[2] = V::add(V::fnmadd(half, u[2], V::mul(sixth, V::fmadd(V::set1(2.f), u[4], u[3]))), u[5]);
     }
+    static KD_INLINE void extend(Reg* d, int64_t steps) {
+      if (steps == 1) d[4] = d[2];
+      if (steps <= 2) d[6] = d[2];
+    }
     static constexpr int same_pixels(int first) { return first == 5 ? 7 : first + 1; }
   };
   struct StridedBack {
@@ -140,6 +149,9 @@ KD_UNROLL(4)
 KD_UNROLL(4)
       for (int i = 0; i < 4; ++i) y[2 * i] = m[i], y[2 * i + 1] = odd[i];
     }
+    static KD_INLINE void extend(Reg* d, int64_t steps) {
+      if (steps <= 2) d[3] = d[1];  // with one step d[1] and what follows lie outside and are zeros
+    }
     static constexpr int same_pixels(int first) { return first < 4 ? 4 : 9; }
   };
 
@@ -153,6 +165,7 @@ KD_UNROLL(4)
   struct Gradient : Form {
     static constexpr int kSize = Form::kOut, kStep = Form::kOut;
     static KD_INLINE void transform(const Reg* y, Reg* t) { Form::gradient(y, t); }
+    static KD_INLINE void extend(Reg*, int64_t) {}  // outputs outside the tensor are zeros
     static constexpr int same_pixels(int) { return Form::kPoints; }
   };
 
@@ -289,10 +302,13 @@ struct Transforms : Stages<V> {
 
   // Rows [first, kPoints) of the transformed window, as many at once as there are registers for: what does not fit is stored and read back, and stores are what
   // this waits for. A row needs some of the window's pixels only; what the compiler sees unused it leaves out. The first rows ask for the pixels below.
-  template <class A, int first>
-  static KD_INLINE void points(const T* const* at, int64_t c, float* to, int64_t position, const T* below, int64_t below_row, int64_t below_pixel) {
+  // kShort: the tile has fewer than four steps.
+  template <class A, bool kShort, int first>
+  static KD_INLINE void points(const T* const* at, int64_t c, int64_t steps_h, int64_t steps_w, Rows rows, float* to, int64_t position, const T* below,
+                               int64_t below_row, int64_t below_pixel) {
     constexpr int kSize = A::kSize, kPoints = A::kPoints, kStep = A::kStep, kRoom = (L == 16 ? 24 : 12) / kSize, kSame = A::same_pixels(first) - first;
     constexpr int kCount = kSame < kRoom ? kSame : kRoom;
+    if (rows.begin >= first + kCount) return more<A, kShort, first + kCount>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
     Reg half[kCount][kSize];
 KD_UNROLL(9)
     for (int j = 0; j < kSize; ++j) {
@@ -302,31 +318,45 @@ KD_UNROLL(9)
       if (first == 0 && j < kStep)
 KD_UNROLL(8)
         for (int i = 0; i < kStep; ++i) __builtin_prefetch(below + i * below_row + j * below_pixel + c, 0, 2);
+      if constexpr (kShort) A::extend(d, steps_h);
       A::transform(d, column);
 KD_UNROLL(6)
       for (int i = 0; i < kCount; ++i) half[i][j] = column[first + i];
     }
 KD_UNROLL(6)
     for (int i = 0; i < kCount; ++i) {
+      if (first + i < rows.begin || first + i >= rows.end) continue;
       Reg row[kPoints];
+      if constexpr (kShort) A::extend(half[i], steps_w);
       A::transform(half[i], row);
 KD_UNROLL(9)
       for (int j = 0; j < kPoints; ++j) V::store(to + ((first + i) * kPoints + j) * position, row[j]);
     }
-    if constexpr (first + kCount < kPoints) points<A, first + kCount>(at, c, to, position, below, below_row, below_pixel);
+    more<A, kShort, first + kCount>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
+  }
+  template <class A, bool kShort, int first>
+  static KD_INLINE void more(const T* const* at, int64_t c, int64_t steps_h, int64_t steps_w, Rows rows, float* to, int64_t position, const T* below,
+                             int64_t below_row, int64_t below_pixel) {
+    if constexpr (first < A::kPoints)
+      if (first < rows.end) points<A, kShort, first>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
   }
 
   template <class A>
-  static void forward(const Tiling& s, const void* x, const void* zeros, const TileBlock& v) {
+  static void forward(const Tiling& s, const void* x, const void* zeros, const TileBlock& v, Rows rows) {
     const int64_t per_image = s.tiles_h * s.tiles_w;
     for (int64_t t = 0; t < v.tiles; ++t) {
-      const int64_t index = v.first + t, n = index / per_image, th = index % per_image / s.tiles_w, tw = index % s.tiles_w;
+      const int64_t n = v.tile[t] / per_image, th = v.tile[t] % per_image / s.tiles_w, tw = v.tile[t] % s.tiles_w;
+      const int64_t steps_h = th + 1 < s.tiles_h ? kSteps : s.last_h, steps_w = tw + 1 < s.tiles_w ? kSteps : s.last_w;
       const T* at[A::kSize * A::kSize];
       window<A::kSize>(s, static_cast<const T*>(x) + n * s.h * s.w * s.c, A::kStep * th - s.pad, A::kStep * tw - s.pad, static_cast<const T*>(zeros), at);
       // The pixels that the tile below will read first (behind the last row: the next image's) are asked for now: a window's rows lie too far apart for the
       // hardware to follow.
       const T* below = static_cast<const T*>(x) + ((n * s.h + A::kStep * th + A::kSize - s.pad) * s.w + A::kStep * tw) * s.c;
-      for (int64_t c = 0; c < s.c; c += L) points<A, 0>(at, c, v.data + (c / 16 * v.capacity + t) * 16 + c % 16, v.position, below, s.w * s.c, s.c);
+      for (int64_t c = 0; c < s.c; c += L) {
+        float* to = v.data + (c / 16 * v.capacity + t) * 16 + c % 16;
+        steps_h < kSteps || steps_w < kSteps ? points<A, true, 0>(at, c, steps_h, steps_w, rows, to, v.position, below, s.w * s.c, s.c)
+                                             : points<A, false, 0>(at, c, kSteps, kSteps, rows, to, v.position, below, s.w * s.c, s.c);
+      }
     }
   }
   template <class Form>
@@ -343,7 +373,7 @@ KD_UNROLL(9)
     constexpr int kPoints = Form::kPoints, kOut = Form::kOut;
     const int64_t per_image = s.tiles_h * s.tiles_w;
     for (int64_t t = 0; t < m.tiles; ++t) {
-      const int64_t index = m.first + t, n = index / per_image, h0 = index % per_image / s.tiles_w * kOut, w0 = index % s.tiles_w * kOut;
+      const int64_t n = m.tile[t] / per_image, h0 = m.tile[t] % per_image / s.tiles_w * kOut, w0 = m.tile[t] % s.tiles_w * kOut;
       const int rows = int(s.h - h0 < kOut ? s.h - h0 : kOut), columns = int(s.w - w0 < kOut ? s.w - w0 : kOut);
       for (int64_t c = 0; c < width; c += L) {
         const float* from = m.data + t * width + c;
@@ -460,8 +490,7 @@ static constexpr Kernels kernels_of() {
   using B = Transforms<V, uint16_t>;
   static_assert(Unit::kPoints == kAxes[unit].points && Strided::kPoints == kAxes[strided].points && Back::kPoints == kAxes[strided_back].points);
   static_assert(Unit::kOut == kAxes[unit].out && Strided::kOut == kAxes[strided].out && Back::kOut == kAxes[strided_back].out);
-  return {.rows = S::kRows,
-          .width = S::kWidth,
+  return {.width = S::kWidth,
           .input = {{F::template input<Unit>, B::template input<Unit>},
                     {F::template input<Strided>, B::template input<Strided>},
                     {F::template input<Back>, B::template input<Back>}},

@@ -222,6 +222,17 @@ TEST(Winograd, MeetsTheDefinition) {
   for (const auto& [what, e] : worst) std::printf("%-32s worst error %.2e of the largest value\n", what.c_str(), e);
 }
 
+// Tiles at the edges need fewer products the fewer of their outputs lie in the tensor: every number of rows with every number of columns, behind a whole tile.
+TEST(Winograd, ShortTilesMeetTheDefinition) {
+  for (int64_t rows = 1; rows <= 4; ++rows)
+    for (int64_t columns = 1; columns <= 4; ++columns)
+      for (const ConvShape& s : {shape(2, 4 + rows, 4 + columns, 16, 32, 1), strided(2, 7 + 2 * rows, 8 + 2 * columns, 32, 16)}) {
+        Data data(s, kTypes[0]);
+        for (const ConvAlgorithm* a : algorithms())
+          for (const Result& r : run_all(*a, data)) EXPECT_LE(error(r.got, r.want), 2e-5) << a->name << " " << r.form << " " << to_string(s);
+      }
+}
+
 // As above, with a filter that is transformed again for a second block of tiles: too much work for the emulated sets.
 TEST(Winograd, FilterInPlaceUnderTwoBlocks) {
   Data data(shape(80, 1, 1, 352, 336, 1), kTypes[0]);
