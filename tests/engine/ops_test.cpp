@@ -117,6 +117,29 @@ TEST(Ops, pool_linear_add_scale_gradients) {
   expect_gradient(random({4, 5}, 4), [](const Var& v) { return add(scale(v, -2.f), v); });
 }
 
+TEST(Ops, evaluation_overwrites_a_residual_that_is_given_away_and_no_other) {
+  ParamArena arena;
+  const ConvBn layer(arena, "conv", "bn", 16, 32, 3, 1);
+  arena.build(1, Device::cpu, DType::f32);
+  const NoGrad no_grad;
+  const Var x(random({2, 5, 5, 16}, 1));
+  const Tensor original = random({2, 5, 5, 32}, 2);
+  const auto same = [](const Tensor& a, const Tensor& b) { return std::equal(a.data<float>(), a.data<float>() + a.elements(), b.data<float>()); };
+
+  Var kept(original.clone());
+  const Tensor want = layer(x, Mode::eval, Activation::relu, kept).value();
+  EXPECT_TRUE(same(kept.value(), original));
+  const Tensor held = kept.value();  // another handle to the memory, none to the Var
+  EXPECT_TRUE(same(layer(x, Mode::eval, Activation::relu, std::move(kept)).value(), want));
+  EXPECT_TRUE(same(held, original));
+
+  Var given(original.clone());
+  const void* place = given.value().raw();
+  const Var y = layer(x, Mode::eval, Activation::relu, std::move(given));
+  EXPECT_EQ(y.value().raw(), place);
+  EXPECT_TRUE(same(y.value(), want));
+}
+
 TEST(Ops, residual_branches_share_one_gradient_safely) {
   // y = x + x through two branches: dy is handed to both; the sum must be 2 dy and dy itself must not change under anyone.
   Tensor x = random({3, 4}, 1);
