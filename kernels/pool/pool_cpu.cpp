@@ -7,38 +7,52 @@
 namespace kd {
 namespace cpu {
 
+namespace {
+
+// The places of a window that lie inside the image, along an axis.
+struct Inside {
+  int64_t begin, end;
+  Inside(int64_t origin, int64_t window, int64_t size) : begin(std::max<int64_t>(0, -origin)), end(std::min(window, size - origin)) {}
+};
+
+template <class T, bool kArg>
+void max_pool_row(const PoolShape& s, int64_t row, const T* x, T* y, uint8_t* arg) {
+  const int64_t top = row % s.p() * s.stride - s.pad, c = s.c;
+  const Inside rows(top, s.window, s.h);
+  std::vector<float> best(static_cast<size_t>(c));
+  std::vector<int> where(static_cast<size_t>(kArg ? c : 0));  // as wide as a float, for the vectorizer
+  for (int64_t q = 0; q < s.q(); ++q) {
+    const int64_t left = q * s.stride - s.pad, at = (row * s.q() + q) * c;
+    const Inside columns(left, s.window, s.w);
+    const T* corner = x + ((row / s.p() * s.h + top) * s.w + left) * c;
+    std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
+    // The first place inside the image: nothing beats -inf where all of the window is -inf.
+    std::fill(where.begin(), where.end(), int(rows.begin * s.window + columns.begin));
+    for (int64_t r = rows.begin; r < rows.end; ++r)
+      for (int64_t t = columns.begin; t < columns.end; ++t) {
+        const T* from = corner + (r * s.w + t) * c;
+        const int place = int(r * s.window + t);
+        for (int64_t i = 0; i < c; ++i) {
+          const float v = float(from[i]);
+          const bool wins = (v > best[size_t(i)]) | (v != v);  // a NaN wins and stays, so that it is seen
+          best[size_t(i)] = wins ? v : best[size_t(i)];
+          if constexpr (kArg) where[size_t(i)] = wins ? place : where[size_t(i)];
+        }
+      }
+    for (int64_t i = 0; i < c; ++i) y[at + i] = T(best[size_t(i)]);
+    if constexpr (kArg) std::transform(where.begin(), where.end(), arg + at, [](int place) { return uint8_t(place); });
+  }
+}
+
+}  // namespace
+
 void max_pool_fwd(Stream, const MaxPoolFwdArgs& args) {
   with_float_type(args.type, [&](auto zero) {
     using T = decltype(zero);
     const PoolShape& s = args.shape;
     auto* x = static_cast<const T*>(args.x);
     auto* y = static_cast<T*>(args.y);
-    parallel_for(s.n * s.p(), [&](int64_t row) {
-      const int64_t n = row / s.p(), p = row % s.p(), c = s.c;
-      std::vector<float> best(static_cast<size_t>(c));
-      std::vector<int> where(static_cast<size_t>(c));  // as wide as a float, for the vectorizer
-      for (int64_t q = 0; q < s.q(); ++q) {
-        std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
-        // The first place inside the image: nothing beats -inf where all of the window is -inf.
-        std::fill(where.begin(), where.end(), int(std::max<int64_t>(0, s.pad - p * s.stride) * s.window + std::max<int64_t>(0, s.pad - q * s.stride)));
-        for (int64_t r = 0; r < s.window; ++r)
-          for (int64_t t = 0; t < s.window; ++t) {
-            int64_t h = p * s.stride + r - s.pad, w = q * s.stride + t - s.pad;
-            if (h < 0 || h >= s.h || w < 0 || w >= s.w) continue;
-            const T* from = x + ((n * s.h + h) * s.w + w) * c;
-            const int place = int(r * s.window + t);
-            for (int64_t i = 0; i < c; ++i) {
-              float v = float(from[i]);
-              bool wins = (v > best[size_t(i)]) | (v != v);  // a NaN wins and stays, so that it is seen
-              best[size_t(i)] = wins ? v : best[size_t(i)];
-              where[size_t(i)] = wins ? place : where[size_t(i)];
-            }
-          }
-        const int64_t at = (row * s.q() + q) * c;
-        for (int64_t i = 0; i < c; ++i) y[at + i] = T(best[size_t(i)]);
-        if (args.arg) std::transform(where.begin(), where.end(), args.arg + at, [](int place) { return uint8_t(place); });
-      }
-    });
+    parallel_for(s.n * s.p(), [&](int64_t row) { args.arg ? max_pool_row<T, true>(s, row, x, y, args.arg) : max_pool_row<T, false>(s, row, x, y, nullptr); });
   });
 }
 
