@@ -235,13 +235,18 @@ void run(const Kernels& kernels, const Pass& pass, const T* x, const Word* packe
                         pass.cols == pass.w && pass.c % unit == 0 && !share_a_set(kernels, pass.c / word);
   // In place there is no buffer to keep small, and fewer blocks begin with lines that nobody asked for.
   const int64_t most = kernels.block * (in_place ? std::clamp<int64_t>(span / (kernels.block * 16 * omp_get_max_threads()), 1, 4) : 1);
-  const int64_t block = ceil_div(span, ceil_div(span, most)), blocks = by_pixel ? pass.rows * pass.cols * ceil_div(span, block) : ceil_div(span, block);
+  // As many for every thread, unless they were too small then: 7 blocks leave one of two threads waiting for an eighth of the time.
+  const int64_t fewest = ceil_div(span, most), even = round_up(fewest, omp_get_max_threads());
+  const int64_t block = ceil_div(span, fewest > 1 && !by_pixel && span >= even * kernels.block / 2 ? even : fewest),
+                blocks = by_pixel ? pass.rows * pass.cols * ceil_div(span, block) : ceil_div(span, block);
   const int64_t per_span = ceil_div(span, block);
   // Few blocks: threads share the output channels too, and gather twice.
   const int64_t panels = ceil_div(pass.out_c, tile), groups = std::clamp<int64_t>(ceil_div(2 * omp_get_max_threads(), blocks), 1, panels);
   const int threads = omp_get_max_threads() == 1 ? 1 : int(std::min<int64_t>(omp_get_max_threads(), blocks * groups));
 
-  const int64_t rows = round_up(block, kernels.align_rows), longest = std::max(kernels.longest, int64_t(kernels.align_steps));
+  // In place nothing is gathered that a cache would have to hold, and a row is read once.
+  const bool whole_rows = in_place && pass.steps <= 2 * kernels.longest && pass.steps * panels * tile <= 1 << 18;
+  const int64_t rows = round_up(block, kernels.align_rows), longest = std::max(whole_rows ? pass.steps : kernels.longest, int64_t(kernels.align_steps));
   const int64_t line = odd_lines(std::min(longest, pass.steps)), group_panels = ceil_div(panels, groups);
   const bool chunked = pass.steps > longest || by_pixel;
   const int64_t a_words = rows * line, sum_words = chunked ? group_panels * rows * tile : 0;

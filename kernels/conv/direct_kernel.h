@@ -133,36 +133,51 @@ KD_INLINE void finish_pair(const Finish& f, int64_t at, int64_t column, typename
     V::store(y, low), V::store(y + L, high);
 }
 
-// What will be written, and added, is asked for ahead: a store that misses waits for its line as a load does. Where y is written in whole rows, a tile asks for
-// its share of the rows below, a little with each step, so that memory and arithmetic go on at the same time; elsewhere for its own lines when it begins.
+// What will be written, added and read is asked for ahead: a store that misses waits for its line as a load does. Where y is written in whole rows, a tile asks
+// for its share of the rows below, a line with each step, so that memory and arithmetic go on at the same time; elsewhere for its own lines of y when it
+// begins.
+struct Ask {
+  const char* at;
+  int64_t stride, steps;  // bytes from one step to the next; 0: the same line again and again, which costs nothing
+};
 struct Ahead {
-  const char *y, *z;
-  int64_t step;  // bytes; 0: the same line again and again, which costs nothing
+  Ask asks[3];  // all steps of a tile between them
+  bool rows;    // the rows below are among them
 };
 template <class T, int M>
-KD_INLINE Ahead ask_ahead(const Block& t, int64_t row, int64_t panel, int64_t panels, int64_t columns, bool whole_rows) {
-  const auto* here = reinterpret_cast<const char*>(t.b);
-  const Ahead nothing{here, here, 0};
-  if (!t.finish) return nothing;
-  const Finish& f = *t.finish;
-  if (!whole_rows) {
-    constexpr int64_t kLine = 64 / int64_t(sizeof(T));
+KD_INLINE void ask_for_tile(const Finish& f, int64_t row, int64_t column, int64_t columns) {
+  constexpr int64_t kLine = 64 / int64_t(sizeof(T));
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
-      for (int64_t i = panel * columns; i < (panel + 1) * columns; i += kLine) {
-        __builtin_prefetch(static_cast<T*>(f.y) + f.at[row + m] + i, 1);
-        if (f.z) __builtin_prefetch(static_cast<const T*>(f.z) + f.at[row + m] + i);
-      }
-    return nothing;
+  for (int m = 0; m < M; ++m)
+    for (int64_t i = column; i < column + columns; i += kLine) {
+      __builtin_prefetch(static_cast<T*>(f.y) + f.at[row + m] + i, 1);
+      if (f.z) __builtin_prefetch(static_cast<const T*>(f.z) + f.at[row + m] + i);
+    }
+}
+
+// A tile's sums on their way out. Without a bias zeros are added and without ReLU the largest of -inf is taken: a row is too short to ask.
+template <class V, class T, bool kAdd, int M>
+KD_INLINE void finish_tile(const Finish& f, int64_t row, int64_t column, const typename V::Reg (&sum)[M][2]) {
+  constexpr int L = V::kLanes;
+  const int64_t* at = f.at + row;
+  T* y = static_cast<T*>(f.y) + column;
+  const T* z = kAdd ? static_cast<const T*>(f.z) + column : nullptr;
+  const typename V::Reg least = f.relu ? V::zero() : V::set1(-__builtin_inff());
+  const typename V::Reg bias0 = f.bias ? V::load(f.bias + column) : V::zero(), bias1 = f.bias ? V::load(f.bias + column + L) : V::zero();
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    typename V::Reg low = sum[m][0], high = sum[m][1];
+    if constexpr (kAdd) low = V::add(low, V::load(z + at[m])), high = V::add(high, V::load(z + at[m] + L));
+    low = V::max(least, V::add(low, bias0)), high = V::max(least, V::add(high, bias1));  // in this order a NaN stays one
+    if constexpr (sizeof(T) == 2)
+      V::store_pair(y + at[m], low, high);
+    else
+      V::store(y + at[m], low), V::store(y + at[m] + L, high);
   }
-  if (f.line == 0 || t.steps == 0 || row + 2 * M > t.rows) return nothing;
-  const int64_t bytes = M * f.line * int64_t(sizeof(T)), at = f.at[row] * int64_t(sizeof(T)) + bytes + bytes * panel / panels;
-  const char* y = static_cast<const char*>(f.y) + at;
-  return {y, f.z ? static_cast<const char*>(f.z) + at : y, bytes / (panels * t.steps)};
 }
 
 template <class Arithmetic, int M, bool kAdjacent, class T>
-void register_tile(const Block& t, int64_t row, int64_t panel, int64_t panels, bool whole_rows) {
+void register_tile(const Block& t, int64_t row, int64_t panel, const Ahead& ahead) {
   using V = typename Arithmetic::Lanes;
   constexpr int L = V::kLanes;
   float* sums = t.sums + panel * t.sums_panel + row * t.sums_row;
@@ -172,75 +187,110 @@ void register_tile(const Block& t, int64_t row, int64_t panel, int64_t panels, b
     sum[m][0] = t.begin ? V::zero() : V::load(sums + m * t.sums_row);
     sum[m][1] = t.begin ? V::zero() : V::load(sums + m * t.sums_row + L);
   }
-  Ahead ahead = ask_ahead<T, M>(t, row, panel, panels, 2 * L, whole_rows);
+  const int64_t column = panel * 2 * L;
+  if (t.finish && !ahead.rows) ask_for_tile<T, M>(*t.finish, row, column, 2 * L);
   // Rows a line apart in groups of three: base, base + line, base + 2 line are x86 addresses, so 14 rows need 6 registers.
   constexpr int kGroups = kAdjacent ? 1 : (M + 2) / 3;
   const int64_t line = t.a_line;
   const Word* a[kGroups];
   for (int g = 0; g < kGroups; ++g) a[g] = t.a + (kAdjacent ? row : (row + 3 * g) * line);
   const Word* b = t.b + panel * t.b_panel;
+  for (const Ask& ask : ahead.asks) {
+    const char* next = ask.at;
 #pragma GCC unroll 2
-  for (int64_t k = 0; k < t.steps; ++k) {
-    __builtin_prefetch(ahead.y, 1), __builtin_prefetch(ahead.z);
-    ahead.y += ahead.step, ahead.z += ahead.step;
-    const auto b0 = Arithmetic::words(b), b1 = Arithmetic::words(b + L);
+    for (int64_t k = 0; k < ask.steps; ++k) {
+      __builtin_prefetch(next);
+      next += ask.stride;
+      const auto b0 = Arithmetic::words(b), b1 = Arithmetic::words(b + L);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        const auto x = Arithmetic::broadcast(kAdjacent ? a[0] + m : a[m / 3] + (m % 3) * line);
+        sum[m][0] = Arithmetic::mac(x, b0, sum[m][0]);
+        sum[m][1] = Arithmetic::mac(x, b1, sum[m][1]);
+      }
+#pragma GCC unroll 16
+      for (int g = 0; g < kGroups; ++g) a[g] += kAdjacent ? line : 1;
+      b += t.b_step;
+    }
+  }
+  if (!t.finish) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
-      const auto x = Arithmetic::broadcast(kAdjacent ? a[0] + m : a[m / 3] + (m % 3) * line);
-      sum[m][0] = Arithmetic::mac(x, b0, sum[m][0]);
-      sum[m][1] = Arithmetic::mac(x, b1, sum[m][1]);
-    }
-#pragma GCC unroll 16
-    for (int g = 0; g < kGroups; ++g) a[g] += kAdjacent ? line : 1;
-    b += t.b_step;
-  }
-  const int64_t column = panel * 2 * L;
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-    if (!t.finish) {
       V::store(sums + m * t.sums_row, sum[m][0]);
       V::store(sums + m * t.sums_row + L, sum[m][1]);
-    } else {
-      const int64_t at = t.finish->at[row + m];
-      if (column + L < t.cols)
-        finish_pair<V, T>(*t.finish, at, column, sum[m][0], sum[m][1]);
-      else
-        finish_vector<V, T>(*t.finish, at, column, sum[m][0]);
     }
+  } else if (column + L < t.cols) {
+    t.finish->z ? finish_tile<V, T, true, M>(*t.finish, row, column, sum) : finish_tile<V, T, false, M>(*t.finish, row, column, sum);
+  } else {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) finish_vector<V, T>(*t.finish, t.finish->at[row + m], column, sum[m][0]);
   }
 }
 
 template <class Arithmetic, int M, bool kAdjacent, class T>
-KD_INLINE void register_tile_of(int64_t rows, const Block& t, int64_t row, int64_t panel, int64_t panels, bool whole_rows) {
+KD_INLINE void register_tile_of(int64_t rows, const Block& t, int64_t row, int64_t panel, const Ahead& ahead) {
   if constexpr (M == 1) {
-    register_tile<Arithmetic, 1, kAdjacent, T>(t, row, panel, panels, whole_rows);
+    register_tile<Arithmetic, 1, kAdjacent, T>(t, row, panel, ahead);
   } else {
-    if (rows == M) return register_tile<Arithmetic, M, kAdjacent, T>(t, row, panel, panels, whole_rows);
-    register_tile_of<Arithmetic, M - 1, kAdjacent, T>(rows, t, row, panel, panels, whole_rows);
+    if (rows == M) return register_tile<Arithmetic, M, kAdjacent, T>(t, row, panel, ahead);
+    register_tile_of<Arithmetic, M - 1, kAdjacent, T>(rows, t, row, panel, ahead);
   }
 }
 
 // Columns outside: one panel of b stays in the first-level cache for all rows. Where all of b is small it is read again for each few rows instead, so that
-// y is written in whole rows, which the prefetcher follows and ask_ahead covers. A step of a tile of 14 rows takes as long as 128 bytes of b from the second or
+// y is written in whole rows, which the prefetcher follows and Ahead covers. A step of a tile of 14 rows takes as long as 128 bytes of b from the second or
 // third level, so for it nearly every b is small; 6 rows go by faster.
 // Rows are shared evenly, so that no tile is nearly empty.
-// Measured: 1x1, two threads, GFLOP/s without residual before all this and now, columns outside from 128 KB of b on before and from 4 MB on now; AMD EPYC with
-// AVX512_BF16 (f32 peak 233, bf16 466), n = 16, 2026-11-30. With the residual, in a step of ResNet-50: 64 -> 256 at 56 px 126 (oneDNN), now 175.
-//                      64@56 -> 64   64@56 -> 256   128@28 -> 512   256@14 -> 1024
-//   f32                124   148      165   186       178   204       203   216
-//   bf16               249   308      307   327       376   386       410   421
+// Measured: 1x1 in place, two threads, GFLOP/s; AMD EPYC with AVX512_BF16 (f32 peak 233, bf16 466), n = 16, best of 40 on three sets of tensors, 2026-11-30:
+// before, with y and the residual (in the place of y; the last three none) asked for; now, with the rows of a below as well, as many blocks for every thread,
+// and no chunks of the reduction where b is small; and oneDNN 2.6.3.
+//              64@56   128@28  256@14   512@7   256@56  512@28  1024@14
+//              -> 256  -> 512  -> 1024  -> 2048  -> 64  -> 128   -> 256
+//   f32  before  189    209      218     192      166     211      203
+//        now     213    223      223     221      223     229      202
+//        oneDNN  159    182      205     215      190     220      229
+//   bf16 before  359    400      434     392      320     400      431
+//        now     389    428      449     457      434     455      463
+//        oneDNN  395    424      411     402      341     417      444
+// What a tile reads of a was left to the hardware, which follows one stream and not 14 rows. The epilogue, written without questions to the row (finish_tile),
+// gained 1 %.
 template <class Arithmetic, bool kAdjacent, class T>
 void multiply(const Block& t) {
   constexpr int kCols = 2 * Arithmetic::Lanes::kLanes;
   const int64_t parts = (t.rows + Arithmetic::kRows - 1) / Arithmetic::kRows, panels = (t.cols + kCols - 1) / kCols;
   const bool rows_outside = t.finish && t.steps * panels * kCols <= (Arithmetic::kRows > 8 ? 1 << 20 : 1 << 15);
-  const int64_t outer = rows_outside ? parts : panels, inner = rows_outside ? panels : parts;
-  for (int64_t i = 0; i < outer; ++i)
-    for (int64_t j = 0; j < inner; ++j) {
-      const int64_t part = rows_outside ? i : j, panel = rows_outside ? j : i;
-      const int64_t row = t.rows * part / parts, end = t.rows * (part + 1) / parts;
-      register_tile_of<Arithmetic, Arithmetic::kRows, kAdjacent, T>(end - row, t, row, panel, panels, rows_outside);
+  const auto first_row = [&](int64_t part) { return t.rows * part / parts; };
+  const auto tile = [&](int64_t row, int64_t end, int64_t panel, const Ahead& ahead) {
+    register_tile_of<Arithmetic, Arithmetic::kRows, kAdjacent, T>(end - row, t, row, panel, ahead);
+  };
+  const Ahead nothing{{{reinterpret_cast<const char*>(t.b), 0, t.steps}, {}, {}}, false};
+  if (!rows_outside) {
+    for (int64_t panel = 0; panel < panels; ++panel)
+      for (int64_t part = 0; part < parts; ++part) tile(first_row(part), first_row(part + 1), panel, nothing);
+    return;
+  }
+  const Finish& f = *t.finish;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t row = first_row(part), end = first_row(part + 1), rows = end - row, below = f.at[row] + rows * f.line;
+    // A panel's share of so many rows below, in bytes: of y, of z where that is another tensor, and of a where its rows follow each other.
+    const bool more = end + rows <= t.rows;
+    const int64_t y = more ? rows * f.line * int64_t(sizeof(T)) / panels : 0, z = f.z && f.z != f.y ? y : 0;
+    const int64_t a = more && t.a_line == t.steps ? rows * t.a_line * 4 / panels : 0;
+    Ahead ahead = nothing;
+    if (y + a > 0) {
+      const int64_t y_steps = t.steps * y / (y + z + a) & ~1, z_steps = t.steps * z / (y + z + a) & ~1, a_steps = t.steps - y_steps - z_steps;
+      const auto ask = [&](const void* from, int64_t bytes, int64_t steps) {
+        return Ask{static_cast<const char*>(from), steps > 0 ? (bytes + steps - 1) / steps : 0, steps};
+      };
+      ahead = {{ask(static_cast<const T*>(f.y) + below, y, y_steps), ask(static_cast<const T*>(f.z) + (z ? below : 0), z, z_steps),
+                ask(t.a + end * t.a_line, a, a_steps)},
+               y > 0};
     }
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      tile(row, end, panel, ahead);
+      ahead.asks[0].at += y, ahead.asks[1].at += z, ahead.asks[2].at += a;
+    }
+  }
 }
 
 // ---- filters of two bf16 a word
