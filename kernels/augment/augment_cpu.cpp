@@ -19,7 +19,7 @@ struct Workspace {
   std::vector<int> sums;
   std::unordered_map<uint64_t, ResizeTable> tables;
 
-  const ResizeTable& table(int64_t n_in, int64_t n_out, Resample resample) {
+  ResizeTable& table(int64_t n_in, int64_t n_out, Resample resample) {
     KD_CHECK(resample != Resample::nearest, "resize: bilinear or bicubic, not nearest");
     constexpr size_t kMostTables = 1024;
     bool cubic = resample == Resample::bicubic;
@@ -32,7 +32,7 @@ Workspace& workspace() {
   return w;
 }
 
-const AugmentLoops& loops = augment_loops();
+const AugmentLoops& loops() { return augment_loops(); }  // not before main: KD_CPU may be wrong
 
 // Crop, resize, window, flip.
 
@@ -49,18 +49,20 @@ void make_window(const uint8_t* in, int64_t h, int64_t w, const Record& r, int64
   const int64_t row_bytes = columns.size() * 3;
   if (rows.size() < px_h || columns.size() < px_w) std::fill_n(out, px_h * px_w * 3, uint8_t(0));
   if (rows.size() == 0 || columns.size() == 0) return;
-  const ResizeTable* across = r.crop.width == r.resized_width ? nullptr : &work.table(r.crop.width, r.resized_width, r.resample);
+  ResizeTable* across = r.crop.width == r.resized_width ? nullptr : &work.table(r.crop.width, r.resized_width, r.resample);
   const ResizeTable* down = r.crop.height == r.resized_height ? nullptr : &work.table(r.crop.height, r.resized_height, r.resample);
+
+  if (across && avx512_loops()) across->make_blocks();
 
   int64_t left = columns.begin - r.window_left;
   if (r.flip) left = px_w - left - columns.size();
   uint8_t* first_out = out + ((rows.begin - r.window_top) * px_w + left) * 3;
   auto horizontal = [&](Span2 source, uint8_t* to, int64_t to_stride) {
     const uint8_t* from = in + ((r.crop.top + source.begin) * w + r.crop.left) * 3;
-    if (across) return loops.resize_across(from, w * 3, source.size(), r.crop.width, in + h * w * 3, *across, columns, r.flip, to, to_stride);
+    if (across) return loops().resize_across(from, w * 3, source.size(), r.crop.width, in + h * w * 3, *across, columns, r.flip, to, to_stride);
     for (int64_t y = 0; y < source.size(); ++y, from += w * 3, to += to_stride)
       if (r.flip)
-        loops.mirror(from + columns.begin * 3, columns.size(), to);
+        loops().mirror(from + columns.begin * 3, columns.size(), to);
       else
         std::memcpy(to, from + columns.begin * 3, size_t(row_bytes));
   };
@@ -69,8 +71,7 @@ void make_window(const uint8_t* in, int64_t h, int64_t w, const Record& r, int64
   const Span2 source{down->first[size_t(rows.begin)], down->first[last] + down->count[last]};
   work.rows.resize(size_t(source.size() * row_bytes));
   horizontal(source, work.rows.data(), row_bytes);
-  for (int64_t y = rows.begin; y < rows.end; ++y)
-    loops.resize_down(&work.rows[size_t((down->first[size_t(y)] - source.begin) * row_bytes)], row_bytes, *down, y, first_out + (y - rows.begin) * px_w * 3);
+  loops().resize_down(work.rows.data(), row_bytes, *down, rows, first_out, px_w * 3);
 }
 
 // Colours.
@@ -80,11 +81,6 @@ LookUp table_of(F&& value_of) {
   LookUp table;
   for (int v = 0; v < 256; ++v) table[size_t(v)] = value_of(v);
   return table;
-}
-
-void look_up_rgb(Canvas& image, const LookUpRgb& table) {
-  for (uint8_t *p = image.data(), *end = p + image.pixels() * 3; p != end; p += 3)
-    for (size_t c = 0; c < 3; ++c) p[c] = table[c][p[c]];
 }
 
 // Neighbours often fall into the same bin, and a bin can be added to once in several cycles: even and odd pixels have bins of their own.
@@ -102,7 +98,7 @@ Histogram histogram(const Canvas& image) {
   return even;
 }
 
-int mean_luma(const Canvas& image) { return int(double(loops.luma_sum(image)) / double(image.pixels()) + 0.5); }
+int mean_luma(const Canvas& image) { return int(double(loops().luma_sum(image)) / double(image.pixels()) + 0.5); }
 
 // The outermost pixels have no full neighbourhood and stay as they are.
 void sharpness(const Canvas& image, float factor, Workspace& work, Canvas& out) {
@@ -119,10 +115,10 @@ void sharpness(const Canvas& image, float factor, Workspace& work, Canvas& out) 
 }
 
 void autocontrast(Canvas& image) {
-  const Extremes e = loops.extremes(image);
+  const Extremes e = loops().extremes(image);
   LookUpRgb table;
   for (size_t c = 0; c < 3; ++c) table[c] = table_of([&](int v) { return pixel::autocontrast(v, e.low[c], e.high[c]); });
-  look_up_rgb(image, table);
+  loops().look_up_rgb(image, table);
 }
 
 // A single occupied bin holds all pixels, so its step is 0 too.
@@ -137,7 +133,7 @@ void equalize(Canvas& image) {
       below += bins[c][v];
     }
   }
-  look_up_rgb(image, table);
+  loops().look_up_rgb(image, table);
 }
 
 // Geometry.
@@ -196,8 +192,8 @@ void apply(Canvas& image, const PreparedOp& call, Workspace& work) {
   if (call.op == PixelOp::none) return;
   if (LookUp table; as_table(
           call, [&] { return mean_luma(image); }, table))
-    return loops.look_up(image, table);
-  if (call.op == PixelOp::color) return loops.color(image, call.factor);
+    return loops().look_up(image, table);
+  if (call.op == PixelOp::color) return loops().color(image, call.factor);
   if (call.op == PixelOp::autocontrast) return autocontrast(image);
   if (call.op == PixelOp::equalize) return equalize(image);
   const bool nearest = call.resample == Resample::nearest;
@@ -205,9 +201,9 @@ void apply(Canvas& image, const PreparedOp& call, Workspace& work) {
   if (call.op == PixelOp::sharpness)
     sharpness(image, call.factor, work, work.spare);
   else if (call.op == PixelOp::rotate)
-    (nearest ? loops.turn_nearest : loops.turn)(image, call, work.spare);
+    (nearest ? loops().turn_nearest : loops().turn)(image, call, work.spare);
   else
-    (nearest ? shift_nearest : loops.slide)(image, call, work.spare);
+    (nearest ? shift_nearest : loops().slide)(image, call, work.spare);
   std::swap(image, work.spare);
 }
 
@@ -394,9 +390,9 @@ void augment_records(Stream, const AugmentRecordsArgs& args) {
   }
   Normalisation normalisation(args.mean, args.std);
   if (args.type == DType::f32 && args.channels == 3) {
-    normalisation.computed = loops.computes(normalisation);
+    normalisation.computed = loops().computes(normalisation);
     auto* out = static_cast<float*>(args.out);
-    return for_each_view([&](int64_t i, const Canvas& view) { loops.normalise(view, normalisation, out + i * view_values); });
+    return for_each_view([&](int64_t i, const Canvas& view) { loops().normalise(view, normalisation, out + i * view_values); });
   }
   with_float_type(args.type, [&](auto zero) {
     using T = decltype(zero);

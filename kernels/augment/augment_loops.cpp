@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
+
+#include "engine/base/device.h"
+#include "kernels/augment/augment_loops_avx512.h"
 
 namespace kd {
 
@@ -24,6 +28,38 @@ ResizeTable::ResizeTable(int64_t n_in, int64_t n_out, bool cubic) {
       half[0] = int16_t(weight >> kHalfBits), half[4] = int16_t(weight & ((1 << kHalfBits) - 1));
     }
   }
+  if (std::any_of(weights.begin(), weights.end(), [](int32_t w) { return w < -(127 << 16) || w >= 127 << 16; })) return;
+  digits.reserve(weights.size() / 4 * avx512::kDigits);
+  for (auto w = weights.begin(); w != weights.end(); w += avx512::kGroup) {
+    int8_t digit[avx512::kDigits][avx512::kGroup];
+    for (int tap = 0; tap < avx512::kGroup; ++tap)
+      for (int32_t d = avx512::kDigits - 1, rest = w[tap]; d >= 0; --d) digit[d][tap] = int8_t(rest & 255), rest = (rest - digit[d][tap]) >> 8;
+    for (const auto& four : digit) std::memcpy(&digits.emplace_back(), four, sizeof four);
+  }
+}
+
+void ResizeTable::make_blocks() {
+  using namespace avx512;
+  if (std::exchange(blocks_tried_, true) || digits.empty()) return;
+  const int64_t n = int64_t(first.size()), groups = stride / kGroup, blocks = (n + kBlockPixels - 1) / kBlockPixels;
+  block_at.reserve(size_t(blocks * kBlockVectors * groups));
+  block_steps.resize(size_t(blocks * kBlockVectors * groups * kStepBytes));
+  uint8_t* step = block_steps.data();
+  for (int64_t value = 0; value < blocks * kBlockVectors * 16; value += 16)
+    for (int64_t g = 0; g < groups; ++g, step += kStepBytes) {
+      const int64_t at = value / 3 < n ? first[size_t(value / 3)] * 3 + g * kGroup * 3 : 0;
+      block_at.push_back(int32_t(at));
+      for (int64_t i = 0; i < 16 && (value + i) / 3 < n; ++i) {
+        const auto x = size_t((value + i) / 3);
+        for (int64_t tap = g * kGroup; tap < std::min<int64_t>(count[x], (g + 1) * kGroup); ++tap) {
+          const int64_t from = (first[x] + tap) * 3 + (value + i) % 3 - at;
+          if (from < 0 || from >= kVectorBytes) return block_at.clear(), block_steps.clear();
+          step[i * kGroup + tap % kGroup] = uint8_t(from);
+        }
+        for (int64_t d = 0; d < kDigits; ++d)
+          std::memcpy(step + (1 + d) * kVectorBytes + i * kGroup, &digits[(x * size_t(groups) + size_t(g)) * kDigits + size_t(d)], kGroup);
+      }
+    }
 }
 
 Normalisation::Normalisation(const std::array<float, 3>& channel_means, const std::array<float, 3>& channel_stds) : mean(channel_means), std(channel_stds) {
@@ -50,7 +86,7 @@ void resize_across(const uint8_t* in, int64_t in_stride, int64_t rows, int64_t, 
     }
 }
 
-void resize_down(const uint8_t* in, int64_t n, const ResizeTable& table, int64_t at, uint8_t* out) {
+void resize_down_to(const uint8_t* in, int64_t n, const ResizeTable& table, int64_t at, uint8_t* out) {
   constexpr int64_t kBlock = 64;  // a block of sums stays in registers or L1
   const int32_t *weight = &table.weights[size_t(at * table.stride)], count = table.count[size_t(at)];
   for (int64_t begin = 0; begin < n; begin += kBlock) {
@@ -68,12 +104,22 @@ void resize_down(const uint8_t* in, int64_t n, const ResizeTable& table, int64_t
   }
 }
 
+void resize_down(const uint8_t* in, int64_t n, const ResizeTable& table, Span2 outputs, uint8_t* out, int64_t out_stride) {
+  for (int64_t i = outputs.begin, origin = table.first[size_t(i)]; i < outputs.end; ++i, out += out_stride)
+    resize_down_to(in + (table.first[size_t(i)] - origin) * n, n, table, i, out);
+}
+
 void mirror(const uint8_t* in, int64_t pixels, uint8_t* out) {
   for (int64_t x = 0; x < pixels; ++x) copy_pixel(out + (pixels - 1 - x) * 3, in + x * 3);
 }
 
 void look_up(Canvas& image, const LookUp& table) {
   for (uint8_t *p = image.data(), *end = p + image.pixels() * 3; p != end; ++p) *p = table[*p];
+}
+
+void look_up_rgb(Canvas& image, const LookUpRgb& table) {
+  for (uint8_t *p = image.data(), *end = p + image.pixels() * 3; p != end; p += 3)
+    for (size_t c = 0; c < 3; ++c) p[c] = table[c][p[c]];
 }
 
 void color(Canvas& image, float factor) {
@@ -159,19 +205,72 @@ void normalise(const Canvas& image, const Normalisation& normalisation, float* o
     for (size_t c = 0; c < 3; ++c) out[c] = normalisation.table[c][p[c]];
 }
 
-}  // namespace
+constexpr AugmentLoops kPlain{resize_across, resize_down,  mirror, look_up, look_up_rgb, color,    luma_sum,
+                              extremes,      turn_nearest, turn,   slide,   computes,    normalise};
 
-const AugmentLoops& plain_loops() {
-  static constexpr AugmentLoops loops{resize_across, resize_down, mirror, look_up, color, luma_sum, extremes, turn_nearest, turn, slide, computes, normalise};
-  return loops;
-}
-
-const AugmentLoops& augment_loops() {
+// What the compiler's own set offers.
+const AugmentLoops& built_loops() {
 #if defined(KD_AUGMENT_AVX2)
   return avx2_loops();
 #else
   return plain_loops();
 #endif
+}
+
+// avx512::Loops behind the signatures of AugmentLoops.
+
+const avx512::Loops& vbmi() { return *avx512::loops; }
+
+void resize_across_512(const uint8_t* in, int64_t in_stride, int64_t rows, int64_t width, const uint8_t* in_end, const ResizeTable& table, Span2 columns,
+                       bool flip, uint8_t* out, int64_t out_stride) {
+  if (table.block_at.empty()) return built_loops().resize_across(in, in_stride, rows, width, in_end, table, columns, flip, out, out_stride);
+  const avx512::AcrossBlocks blocks{table.block_at.data(), table.block_steps.data(), table.stride / avx512::kGroup};
+  const auto pass = [&](const uint8_t* from, int64_t n, uint8_t* to) {
+    vbmi().resize_across(from, in_stride, n, blocks, columns.begin, columns.end, flip, to, out_stride);
+  };
+  // Rows that end close to the end of the image are copied to where more follows.
+  const int64_t row_bytes = width * 3, room = in_end - in - row_bytes - avx512::kVectorBytes, direct = room < 0 ? 0 : std::min(rows, room / in_stride + 1);
+  pass(in, direct, out);
+  thread_local std::vector<uint8_t> copy;
+  copy.resize(size_t(row_bytes + avx512::kVectorBytes));
+  for (int64_t y = direct; y < rows; ++y) {
+    std::memcpy(copy.data(), in + y * in_stride, size_t(row_bytes));
+    pass(copy.data(), 1, out + y * out_stride);
+  }
+}
+
+void resize_down_512(const uint8_t* in, int64_t n, const ResizeTable& table, Span2 outputs, uint8_t* out, int64_t out_stride) {
+  if (table.digits.empty()) return built_loops().resize_down(in, n, table, outputs, out, out_stride);
+  vbmi().resize_down(in, n, {table.first.data(), table.count.data(), table.digits.data(), table.stride / avx512::kGroup}, outputs.begin, outputs.end, out,
+                     out_stride);
+}
+
+void look_up_512(Canvas& image, const LookUp& table) { vbmi().look_up(image.data(), image.pixels() * 3, table.data()); }
+void look_up_rgb_512(Canvas& image, const LookUpRgb& table) { vbmi().look_up_rgb(image.data(), image.pixels() * 3, table[0].data()); }
+
+}  // namespace
+
+const AugmentLoops& plain_loops() { return kPlain; }
+
+const AugmentLoops* avx512_loops() {
+  static const AugmentLoops* const chosen = []() -> const AugmentLoops* {
+#if defined(__x86_64__)
+    // Skylake-X and Cascade Lake have AVX-512 without VBMI.
+    if (avx512::loops && cpu_isa() >= CpuIsa::avx512 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) {
+      static AugmentLoops loops = built_loops();
+      loops.resize_across = resize_across_512, loops.resize_down = resize_down_512;
+      loops.look_up = look_up_512, loops.look_up_rgb = look_up_rgb_512;
+      return &loops;
+    }
+#endif
+    return nullptr;
+  }();
+  return chosen;
+}
+
+const AugmentLoops& augment_loops() {
+  static const AugmentLoops& chosen = avx512_loops() ? *avx512_loops() : cpu_isa() >= CpuIsa::avx2 ? built_loops() : plain_loops();
+  return chosen;
 }
 
 }  // namespace kd

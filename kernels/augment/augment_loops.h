@@ -1,6 +1,7 @@
-// augment_loops: the loops over pixels that the CPU kernel is made of, twice with the same bits: in plain C++ for any machine, and for AVX2. A test holds the
-// two together (tests/data/augment_test.cpp, Loops); what they compute is augment_pixel.h's. Pixels are interleaved RGB. A `Canvas` can be read and written up
-// to kCanvasPad bytes past its last pixel, so a vector loop needs no tail; where plain pointers are given, exactly the named bytes are touched.
+// augment_loops: the loops over pixels that the CPU kernel is made of, three times with the same bits: in plain C++ for any machine, for AVX2, and for AVX-512
+// with VBMI and VNNI. Tests hold them together (tests/data/augment_test.cpp, Loops); what they compute is augment_pixel.h's. Pixels are interleaved RGB. A
+// `Canvas` can be read and written up to kCanvasPad bytes past its last pixel, so a vector loop needs no tail; where plain pointers are given, exactly the
+// named bytes are touched.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -10,7 +11,7 @@
 
 namespace kd {
 
-constexpr int64_t kCanvasPad = 32;
+constexpr int64_t kCanvasPad = 192;  // three vectors of AVX-512: bytes of one channel are in the same places again
 struct Canvas {
   int64_t h = 0, w = 0;
   std::vector<uint8_t> bytes;
@@ -37,9 +38,18 @@ struct ResizeTable {
   // added by one instruction, and twice that is still less than 32-bit products.
   static constexpr int kHalfBits = 11;
   std::vector<int16_t> halves;
+  // And as three digits of eight bits, a vector of bytes each four taps: [output][group][digit]. Empty where a weight is too large, which none of Pillow's is.
+  std::vector<int32_t> digits;
+  // For a pass along the row, see avx512::AcrossBlocks. Empty until make_blocks, and where four neighbouring taps of 16 values lie more than 64 bytes apart:
+  // where a row is shrunk by more than about 2.5.
+  std::vector<int32_t> block_at;
+  std::vector<uint8_t> block_steps;
 
   ResizeTable(int64_t n_in, int64_t n_out, bool cubic);
   const int16_t* halves_of(int64_t i) const { return &halves[size_t(2 * i * stride)]; }
+  void make_blocks();  // once
+ private:
+  bool blocks_tried_ = false;
 };
 
 using LookUp = std::array<uint8_t, 256>;
@@ -61,10 +71,11 @@ struct AugmentLoops {
   // no byte from in_end on.
   void (*resize_across)(const uint8_t* in, int64_t in_stride, int64_t rows, int64_t width, const uint8_t* in_end, const ResizeTable&, Span2 columns, bool flip,
                         uint8_t* out, int64_t out_stride);
-  // Output i of the table from its rows of n values each, `in` being row first[i].
-  void (*resize_down)(const uint8_t* in, int64_t n, const ResizeTable&, int64_t i, uint8_t* out);
+  // Some outputs of the table, out_stride bytes apart, from its rows of n values each, `in` being row first[outputs.begin].
+  void (*resize_down)(const uint8_t* in, int64_t n, const ResizeTable&, Span2 outputs, uint8_t* out, int64_t out_stride);
   void (*mirror)(const uint8_t* in, int64_t pixels, uint8_t* out);
   void (*look_up)(Canvas&, const LookUp&);  // one table for all channels
+  void (*look_up_rgb)(Canvas&, const LookUpRgb&);
   void (*color)(Canvas&, float factor);
   int64_t (*luma_sum)(const Canvas&);
   Extremes (*extremes)(const Canvas&);
@@ -77,7 +88,9 @@ struct AugmentLoops {
   void (*normalise)(const Canvas&, const Normalisation&, float* out);  // out f32 [pixels,3]
 };
 const AugmentLoops& plain_loops();
-const AugmentLoops& augment_loops();  // the fastest of this build
+// For AVX-512 with VBMI and VNNI, and for AVX2 where that is as fast; null where the machine, KD_CPU or the compiler has less.
+const AugmentLoops* avx512_loops();
+const AugmentLoops& augment_loops();  // the fastest that the machine and KD_CPU allow
 
 #if defined(__AVX2__) && defined(__FMA__)
 #define KD_AUGMENT_AVX2 1

@@ -112,14 +112,18 @@ void down_32(const uint8_t* in, int64_t n, const int16_t* weights, int32_t count
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), bytes);
 }
 
-void resize_down(const uint8_t* in, int64_t n, const ResizeTable& table, int64_t i, uint8_t* out) {
-  if (n < 32) return plain_loops().resize_down(in, n, table, i, out);
+void resize_down_to(const uint8_t* in, int64_t n, const ResizeTable& table, int64_t i, uint8_t* out) {
+  if (n < 32) return plain_loops().resize_down(in, n, table, {i, i + 1}, out, n);
   const int16_t* weights = table.halves_of(i);
   const int32_t count = table.count[size_t(i)];
   for (int64_t at = 0; at < n; at += 32) {
     const int64_t begin = std::min(at, n - 32);  // the last block overlaps the one before
     down_32(in + begin, n, weights, count, out + begin);
   }
+}
+void resize_down(const uint8_t* in, int64_t n, const ResizeTable& table, Span2 outputs, uint8_t* out, int64_t out_stride) {
+  for (int64_t i = outputs.begin, origin = table.first[size_t(i)]; i < outputs.end; ++i, out += out_stride)
+    resize_down_to(in + (table.first[size_t(i)] - origin) * n, n, table, i, out);
 }
 
 // Five pixels at a time, from byte -1 on, so that neither end is passed while six are left.
@@ -393,7 +397,8 @@ void normalise(const Canvas& image, const Normalisation& normalisation, float* o
 }  // namespace
 
 const AugmentLoops& avx2_loops() {
-  static constexpr AugmentLoops loops{resize_across, resize_down, mirror, look_up, color, luma_sum, extremes, turn_nearest, turn, slide, computes, normalise};
+  static const AugmentLoops loops{resize_across, resize_down, mirror,   look_up,  plain_loops().look_up_rgb, color, luma_sum, extremes, turn_nearest,
+                                  turn,          slide,       computes, normalise};
   return loops;
 }
 

@@ -371,6 +371,33 @@ Canvas blank_canvas(const Canvas& like) {
 }
 std::vector<uint8_t> pixels_of(const Canvas& c) { return {c.bytes.begin(), c.bytes.begin() + c.pixels() * 3}; }
 
+// The forms that this build and machine have besides the plain one. KD_CPU takes them away, as it does from the kernel.
+struct Form {
+  const char* name;
+  const AugmentLoops* loops;
+};
+const std::vector<Form>& vector_forms() {
+  static const std::vector<Form> forms = [] {
+    std::vector<Form> found;
+#if defined(KD_AUGMENT_AVX2)
+    found.push_back({"avx2", &avx2_loops()});
+#endif
+    if (avx512_loops())
+      found.push_back({"avx512", avx512_loops()});
+    else
+      fmt::print("not compared: the loops for AVX-512 with VBMI and VNNI, which this machine, KD_CPU or the compiler lacks\n");
+    return found;
+  }();
+  return forms;
+}
+template <class F>
+void for_vector_forms(F&& f) {
+  for (const Form& form : vector_forms()) {
+    SCOPED_TRACE(form.name);
+    f(*form.loops);
+  }
+}
+
 constexpr int64_t kAwkward[] = {1, 2, 3, 5, 7, 8, 31, 32, 33, 65};
 
 template <class F>
@@ -384,136 +411,162 @@ void for_awkward_sizes(F&& f) {  // f(h, w, rng)
 }
 
 TEST(Loops, ResizeAcrossReadsTheRowAloneAndHasThePlainBits) {
-  const AugmentLoops &plain = plain_loops(), &fast = augment_loops();
-  Rng rng(12, Purpose::test);
-  for (int64_t n_in : {1, 2, 3, 4, 5, 7, 33, 100, 371})
-    for (int64_t n_out : {1, 2, 7, 33, 64})
-      for (bool cubic : {false, true})
-        for (int64_t rows : {1, 2, 4, 7}) {
-          SCOPED_TRACE(fmt::format("{} to {}, {} rows", n_in, n_out, rows));
-          const ResizeTable table(n_in, n_out, cubic);
-          // Exactly the rows, in a buffer of their size: the sanitizer sees a read past them.
-          std::vector<uint8_t> in(size_t(rows * n_in * 3));
-          for (uint8_t& byte : in) byte = uint8_t(rng.below(4) == 0 ? 255 * rng.below(2) : rng.below(256));
-          for (bool flip : {false, true})
-            for (Span2 columns : {Span2{0, n_out}, Span2{n_out / 3, n_out - n_out / 4}}) {
-              std::vector<uint8_t> want(size_t(rows * columns.size() * 3), 7), got = want;
-              plain.resize_across(in.data(), n_in * 3, rows, n_in, in.data() + in.size(), table, columns, flip, want.data(), columns.size() * 3);
-              fast.resize_across(in.data(), n_in * 3, rows, n_in, in.data() + in.size(), table, columns, flip, got.data(), columns.size() * 3);
-              ASSERT_EQ(got, want);
-            }
-        }
+  for_vector_forms([](const AugmentLoops& fast) {
+    const AugmentLoops& plain = plain_loops();
+    Rng rng(12, Purpose::test);
+    for (int64_t n_in : {1, 2, 3, 4, 5, 7, 33, 100, 371})
+      for (int64_t n_out : {1, 2, 7, 33, 64, 200})
+        for (bool cubic : {false, true})
+          for (int64_t rows : {1, 2, 4, 7, 17}) {
+            SCOPED_TRACE(fmt::format("{} to {}, {} rows", n_in, n_out, rows));
+            ResizeTable table(n_in, n_out, cubic);
+            table.make_blocks();
+            ASSERT_TRUE(n_in > 2 * n_out || !table.block_at.empty());
+            // Exactly the rows, in a buffer of their size: the sanitizer sees a read past them.
+            std::vector<uint8_t> in(size_t(rows * n_in * 3));
+            for (uint8_t& byte : in) byte = uint8_t(rng.below(4) == 0 ? 255 * rng.below(2) : rng.below(256));
+            for (bool flip : {false, true})
+              for (Span2 columns : {Span2{0, n_out}, Span2{n_out / 3, n_out - n_out / 4}}) {
+                const int64_t stride = columns.size() * 3 + 5;  // what lies between stays as it is
+                std::vector<uint8_t> want(size_t(rows * stride), 7), got = want;
+                plain.resize_across(in.data(), n_in * 3, rows, n_in, in.data() + in.size(), table, columns, flip, want.data(), stride);
+                fast.resize_across(in.data(), n_in * 3, rows, n_in, in.data() + in.size(), table, columns, flip, got.data(), stride);
+                ASSERT_EQ(got, want);
+              }
+          }
+  });
 }
 
 TEST(Loops, ResizeDown) {
-  Rng rng(13, Purpose::test);
-  for (int64_t n : {1, 3, 31, 32, 33, 63, 99, 672})
-    for (auto [n_in, n_out] : {std::pair<int64_t, int64_t>{5, 7}, {7, 5}, {100, 3}, {2, 33}, {1, 4}, {2000, 2}})
-      for (bool cubic : {false, true}) {
-        SCOPED_TRACE(fmt::format("{} values, {} to {}", n, n_in, n_out));
-        const ResizeTable table(n_in, n_out, cubic);
-        std::vector<uint8_t> in(size_t(n_in * n));
-        for (uint8_t& byte : in) byte = uint8_t(rng.below(4) == 0 ? 255 * rng.below(2) : rng.below(256));
-        for (int64_t i = 0; i < n_out; ++i) {
-          std::vector<uint8_t> want(size_t(n), 7), got = want;
-          plain_loops().resize_down(in.data() + table.first[size_t(i)] * n, n, table, i, want.data());
-          augment_loops().resize_down(in.data() + table.first[size_t(i)] * n, n, table, i, got.data());
-          ASSERT_EQ(got, want);
+  for_vector_forms([](const AugmentLoops& fast) {
+    Rng rng(13, Purpose::test);
+    for (int64_t n : {1, 3, 31, 32, 33, 63, 64, 65, 99, 672})
+      for (auto [n_in, n_out] : {std::pair<int64_t, int64_t>{5, 7}, {7, 5}, {100, 3}, {2, 33}, {1, 4}, {2000, 2}})
+        for (bool cubic : {false, true}) {
+          SCOPED_TRACE(fmt::format("{} values, {} to {}", n, n_in, n_out));
+          const ResizeTable table(n_in, n_out, cubic);
+          std::vector<uint8_t> in(size_t(n_in * n));
+          for (uint8_t& byte : in) byte = uint8_t(rng.below(4) == 0 ? 255 * rng.below(2) : rng.below(256));
+          for (Span2 outputs : {Span2{0, n_out}, Span2{n_out / 3, n_out - n_out / 4}}) {
+            const int64_t stride = n + 5;  // what lies between stays as it is
+            std::vector<uint8_t> want(size_t(outputs.size() * stride), 7), got = want;
+            const uint8_t* first_row = in.data() + table.first[size_t(outputs.begin)] * n;
+            plain_loops().resize_down(first_row, n, table, outputs, want.data(), stride);
+            fast.resize_down(first_row, n, table, outputs, got.data(), stride);
+            ASSERT_EQ(got, want);
+          }
         }
-      }
+  });
 }
 
 TEST(Loops, Mirror) {
-  Rng rng(14, Purpose::test);
-  for (int64_t n = 0; n < 70; ++n) {
-    const std::vector<uint8_t> in = pixels_of(random_canvas(rng, 1, n));
-    std::vector<uint8_t> want(in.size()), got(in.size());
-    plain_loops().mirror(in.data(), n, want.data());
-    augment_loops().mirror(in.data(), n, got.data());
-    ASSERT_EQ(got, want) << n;
-  }
+  for_vector_forms([](const AugmentLoops& fast) {
+    Rng rng(14, Purpose::test);
+    for (int64_t n = 0; n < 70; ++n) {
+      const std::vector<uint8_t> in = pixels_of(random_canvas(rng, 1, n));
+      std::vector<uint8_t> want(in.size()), got(in.size());
+      plain_loops().mirror(in.data(), n, want.data());
+      fast.mirror(in.data(), n, got.data());
+      ASSERT_EQ(got, want) << n;
+    }
+  });
 }
 
 TEST(Loops, Colours) {
-  for_awkward_sizes([](int64_t h, int64_t w, Rng& rng) {
-    const Canvas image = random_canvas(rng, h, w, h % 2 ? 256 : 3);
-    LookUp table;
-    for (uint8_t& value : table) value = uint8_t(rng.below(256));
-    Canvas want = image, got = image;
-    plain_loops().look_up(want, table);
-    augment_loops().look_up(got, table);
-    ASSERT_EQ(pixels_of(got), pixels_of(want));
-    for (float factor : {0.f, .1f, 1.f, rng.uniform(.1f, 1.9f), -3.f, 1e9f, -1e30f, std::numeric_limits<float>::infinity()}) {
+  for_vector_forms([](const AugmentLoops& fast) {
+    for_awkward_sizes([&](int64_t h, int64_t w, Rng& rng) {
+      const Canvas image = random_canvas(rng, h, w, h % 2 ? 256 : 3);
+      LookUp table;
+      for (uint8_t& value : table) value = uint8_t(rng.below(256));
+      Canvas want = image, got = image;
+      plain_loops().look_up(want, table);
+      fast.look_up(got, table);
+      ASSERT_EQ(pixels_of(got), pixels_of(want));
+      LookUpRgb tables;
+      for (LookUp& t : tables)
+        for (uint8_t& value : t) value = uint8_t(rng.below(256));
       want = image, got = image;
-      plain_loops().color(want, factor);
-      augment_loops().color(got, factor);
-      ASSERT_EQ(pixels_of(got), pixels_of(want)) << factor;
-    }
-    ASSERT_EQ(augment_loops().luma_sum(image), plain_loops().luma_sum(image));
-    const Extremes a = augment_loops().extremes(image), b = plain_loops().extremes(image);
-    for (int c = 0; c < 3; ++c) ASSERT_TRUE(a.low[c] == b.low[c] && a.high[c] == b.high[c]) << c;
+      plain_loops().look_up_rgb(want, tables);
+      fast.look_up_rgb(got, tables);
+      ASSERT_EQ(pixels_of(got), pixels_of(want));
+      for (float factor : {0.f, .1f, 1.f, rng.uniform(.1f, 1.9f), -3.f, 1e9f, -1e30f, std::numeric_limits<float>::infinity()}) {
+        want = image, got = image;
+        plain_loops().color(want, factor);
+        fast.color(got, factor);
+        ASSERT_EQ(pixels_of(got), pixels_of(want)) << factor;
+      }
+      ASSERT_EQ(fast.luma_sum(image), plain_loops().luma_sum(image));
+      const Extremes a = fast.extremes(image), b = plain_loops().extremes(image);
+      for (int c = 0; c < 3; ++c) ASSERT_TRUE(a.low[c] == b.low[c] && a.high[c] == b.high[c]) << c;
+    });
   });
 }
 
 // A table that is the identity finds every value; the luma of all greys and of all primaries.
 TEST(Loops, ColoursAtEveryValue) {
-  Canvas all;
-  all.set_size(64, 64);
-  for (int64_t i = 0; i < all.pixels() * 3; ++i) all.bytes[size_t(i)] = uint8_t(i / 3 / (i % 3 == 0 ? 1 : i % 3 == 1 ? 16 : 7) % 256);
-  LookUp identity;
-  for (size_t v = 0; v < 256; ++v) identity[v] = uint8_t(v);
-  Canvas same = all;
-  augment_loops().look_up(same, identity);
-  EXPECT_EQ(pixels_of(same), pixels_of(all));
-  EXPECT_EQ(augment_loops().luma_sum(all), plain_loops().luma_sum(all));
+  for_vector_forms([](const AugmentLoops& fast) {
+    Canvas all;
+    all.set_size(64, 64);
+    for (int64_t i = 0; i < all.pixels() * 3; ++i) all.bytes[size_t(i)] = uint8_t(i / 3 / (i % 3 == 0 ? 1 : i % 3 == 1 ? 16 : 7) % 256);
+    LookUp identity;
+    for (size_t v = 0; v < 256; ++v) identity[v] = uint8_t(v);
+    Canvas same = all;
+    fast.look_up(same, identity);
+    EXPECT_EQ(pixels_of(same), pixels_of(all));
+    EXPECT_EQ(fast.luma_sum(all), plain_loops().luma_sum(all));
+  });
 }
 
 TEST(Loops, Geometry) {
-  for_awkward_sizes([](int64_t h, int64_t w, Rng& rng) {
-    const Canvas image = random_canvas(rng, h, w, w % 2 ? 256 : 2);
-    const auto prepared = [&](const OpCall& call) {
-      AugmentRecord r{.crop = {0, 0, int32_t(h), int32_t(w)}, .resized_height = int32_t(h), .resized_width = int32_t(w)};
-      r.ops[0] = call;
-      return prepare(r, {.n = 1, .h = h, .w = w, .px = h}).ops[0];
-    };
-    for (double value : {0.0, .25, -.3, 1.0, 17.5, -90.0, 180.0, double(rng.uniform(-40, 40))})
-      for (Resample resample : {Resample::nearest, Resample::bilinear, Resample::bicubic}) {
-        const Rgb fill{uint8_t(rng.below(256)), 128, uint8_t(rng.below(256))};
-        Canvas want = blank_canvas(image), got = blank_canvas(image);
-        const PreparedOp turn = prepared({.op = PixelOp::rotate, .value = value, .resample = resample, .fill = fill});
-        const bool nearest = resample == Resample::nearest;
-        (nearest ? plain_loops().turn_nearest : plain_loops().turn)(image, turn, want);
-        (nearest ? augment_loops().turn_nearest : augment_loops().turn)(image, turn, got);
-        ASSERT_EQ(pixels_of(got), pixels_of(want)) << value << " degrees, " << int(resample);
-        if (nearest) continue;
-        for (PixelOp op : {PixelOp::shear_x, PixelOp::shear_y, PixelOp::translate_x, PixelOp::translate_y}) {
-          const PreparedOp call = prepared({.op = op, .value = value / 8, .resample = resample, .fill = fill});
-          plain_loops().slide(image, call, want);
-          augment_loops().slide(image, call, got);
-          ASSERT_EQ(pixels_of(got), pixels_of(want)) << to_string(op) << " by " << value / 8;
+  for_vector_forms([](const AugmentLoops& fast) {
+    for_awkward_sizes([&](int64_t h, int64_t w, Rng& rng) {
+      const Canvas image = random_canvas(rng, h, w, w % 2 ? 256 : 2);
+      const auto prepared = [&](const OpCall& call) {
+        AugmentRecord r{.crop = {0, 0, int32_t(h), int32_t(w)}, .resized_height = int32_t(h), .resized_width = int32_t(w)};
+        r.ops[0] = call;
+        return prepare(r, {.n = 1, .h = h, .w = w, .px = h}).ops[0];
+      };
+      for (double value : {0.0, .25, -.3, 1.0, 17.5, -90.0, 180.0, double(rng.uniform(-40, 40))})
+        for (Resample resample : {Resample::nearest, Resample::bilinear, Resample::bicubic}) {
+          const Rgb fill{uint8_t(rng.below(256)), 128, uint8_t(rng.below(256))};
+          Canvas want = blank_canvas(image), got = blank_canvas(image);
+          const PreparedOp turn = prepared({.op = PixelOp::rotate, .value = value, .resample = resample, .fill = fill});
+          const bool nearest = resample == Resample::nearest;
+          (nearest ? plain_loops().turn_nearest : plain_loops().turn)(image, turn, want);
+          (nearest ? fast.turn_nearest : fast.turn)(image, turn, got);
+          ASSERT_EQ(pixels_of(got), pixels_of(want)) << value << " degrees, " << int(resample);
+          if (nearest) continue;
+          for (PixelOp op : {PixelOp::shear_x, PixelOp::shear_y, PixelOp::translate_x, PixelOp::translate_y}) {
+            const PreparedOp call = prepared({.op = op, .value = value / 8, .resample = resample, .fill = fill});
+            plain_loops().slide(image, call, want);
+            fast.slide(image, call, got);
+            ASSERT_EQ(pixels_of(got), pixels_of(want)) << to_string(op) << " by " << value / 8;
+          }
         }
-      }
+    });
   });
 }
 
 TEST(Loops, Normalise) {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  Rng rng(15, Purpose::test);
-  std::vector<std::array<float, 3>> means{{.5071f, .4867f, .4408f}, {.485f, .456f, .406f}, {0, 1, nan}},
-      stds{{.2675f, .2565f, .2761f}, {.229f, .224f, .225f}, {0, 1e-40f, 3}};
-  for (int i = 0; i < 20; ++i) means.push_back({rng.uniform(), rng.uniform(), rng.uniform()}), stds.push_back({rng.uniform(), rng.uniform(), rng.uniform()});
-  for (size_t k = 0; k < means.size(); ++k) {
-    Normalisation normalisation(means[k], stds[k]);
-    normalisation.computed = augment_loops().computes(normalisation);
-    EXPECT_FALSE(k == 2 && normalisation.computed);
-    for (int64_t w : kAwkward) {
-      const Canvas image = random_canvas(rng, 3, w);
-      std::vector<float> want(size_t(image.pixels() * 3)), got = want;
-      plain_loops().normalise(image, normalisation, want.data());
-      augment_loops().normalise(image, normalisation, got.data());
-      ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0) << k << " " << w;
+  for_vector_forms([](const AugmentLoops& fast) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    Rng rng(15, Purpose::test);
+    std::vector<std::array<float, 3>> means{{.5071f, .4867f, .4408f}, {.485f, .456f, .406f}, {0, 1, nan}},
+        stds{{.2675f, .2565f, .2761f}, {.229f, .224f, .225f}, {0, 1e-40f, 3}};
+    for (int i = 0; i < 20; ++i) means.push_back({rng.uniform(), rng.uniform(), rng.uniform()}), stds.push_back({rng.uniform(), rng.uniform(), rng.uniform()});
+    for (size_t k = 0; k < means.size(); ++k) {
+      Normalisation normalisation(means[k], stds[k]);
+      normalisation.computed = fast.computes(normalisation);
+      EXPECT_FALSE(k == 2 && normalisation.computed);
+      for (int64_t w : kAwkward) {
+        const Canvas image = random_canvas(rng, 3, w);
+        std::vector<float> want(size_t(image.pixels() * 3)), got = want;
+        plain_loops().normalise(image, normalisation, want.data());
+        fast.normalise(image, normalisation, got.data());
+        ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0) << k << " " << w;
+      }
     }
-  }
+  });
 }
 
 TEST(Policy, ViewNamesRoundTripAndUnknownOnesAreListed) {
