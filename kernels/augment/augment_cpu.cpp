@@ -16,7 +16,6 @@ constexpr int64_t kMaxHostSide = 1 << 24;  // of what is only cut, enlarged and 
 struct Workspace {
   Canvas image, spare;
   std::vector<uint8_t> rows;
-  std::vector<int> sums;
   std::unordered_map<uint64_t, ResizeTable> tables;
 
   ResizeTable& table(int64_t n_in, int64_t n_out, Resample resample) {
@@ -99,20 +98,6 @@ Histogram histogram(const Canvas& image) {
 }
 
 int mean_luma(const Canvas& image) { return int(double(loops().luma_sum(image)) / double(image.pixels()) + 0.5); }
-
-// The outermost pixels have no full neighbourhood and stay as they are.
-void sharpness(const Canvas& image, float factor, Workspace& work, Canvas& out) {
-  const int64_t n = image.w * 3;
-  std::memcpy(out.data(), image.data(), size_t(image.h * n));
-  work.sums.resize(size_t(n));
-  int* sums = work.sums.data();
-  for (int64_t y = 1; y + 1 < image.h; ++y) {
-    const uint8_t *here = image.data() + y * n, *above = here - n, *below = here + n;
-    for (int64_t i = 0; i < n; ++i) sums[i] = above[i] + here[i] + below[i];
-    uint8_t* to = out.data() + y * n;
-    for (int64_t i = 3; i < n - 3; ++i) to[i] = pixel::blend(pixel::smooth(sums[i - 3] + sums[i] + sums[i + 3] + 4 * here[i]), here[i], factor);
-  }
-}
 
 void autocontrast(Canvas& image) {
   const Extremes e = loops().extremes(image);
@@ -199,7 +184,7 @@ void apply(Canvas& image, const PreparedOp& call, Workspace& work) {
   const bool nearest = call.resample == Resample::nearest;
   work.spare.set_size(image.h, image.w);
   if (call.op == PixelOp::sharpness)
-    sharpness(image, call.factor, work, work.spare);
+    loops().sharpness(image, call.factor, work.spare);
   else if (call.op == PixelOp::rotate)
     (nearest ? loops().turn_nearest : loops().turn)(image, call, work.spare);
   else

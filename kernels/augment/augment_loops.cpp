@@ -145,6 +145,21 @@ Extremes extremes(const Canvas& image) {
   return e;
 }
 
+// The outermost pixels have no full neighbourhood and stay as they are.
+void sharpness(const Canvas& image, float factor, Canvas& out) {
+  const int64_t n = image.w * 3;
+  std::memcpy(out.data(), image.data(), size_t(image.h * n));
+  thread_local std::vector<int> room;
+  room.resize(size_t(n));
+  int* sums = room.data();
+  for (int64_t y = 1; y + 1 < image.h; ++y) {
+    const uint8_t *here = image.data() + y * n, *above = here - n, *below = here + n;
+    for (int64_t i = 0; i < n; ++i) sums[i] = above[i] + here[i] + below[i];
+    uint8_t* to = out.data() + y * n;
+    for (int64_t i = 3; i < n - 3; ++i) to[i] = pixel::blend(pixel::smooth(sums[i - 3] + sums[i] + sums[i + 3] + 4 * here[i]), here[i], factor);
+  }
+}
+
 void turn_nearest(const Canvas& image, const PreparedOp& call, Canvas& out) {
   const FixedAffine& m = call.turn_nearest;
   uint8_t* to = out.data();
@@ -205,8 +220,8 @@ void normalise(const Canvas& image, const Normalisation& normalisation, float* o
     for (size_t c = 0; c < 3; ++c) out[c] = normalisation.table[c][p[c]];
 }
 
-constexpr AugmentLoops kPlain{resize_across, resize_down,  mirror, look_up, look_up_rgb, color,    luma_sum,
-                              extremes,      turn_nearest, turn,   slide,   computes,    normalise};
+constexpr AugmentLoops kPlain{resize_across, resize_down, mirror,       look_up, look_up_rgb, color,    luma_sum,
+                              extremes,      sharpness,   turn_nearest, turn,    slide,       computes, normalise};
 
 // What the compiler's own set offers.
 const AugmentLoops& built_loops() {
@@ -247,6 +262,23 @@ void resize_down_512(const uint8_t* in, int64_t n, const ResizeTable& table, Spa
 
 void look_up_512(Canvas& image, const LookUp& table) { vbmi().look_up(image.data(), image.pixels() * 3, table.data()); }
 void look_up_rgb_512(Canvas& image, const LookUpRgb& table) { vbmi().look_up_rgb(image.data(), image.pixels() * 3, table[0].data()); }
+void color_512(Canvas& image, float factor) { vbmi().color(image.data(), image.pixels() * 3, factor); }
+int64_t luma_sum_512(const Canvas& image) { return vbmi().luma_sum(image.data(), image.pixels()); }
+void sharpness_512(const Canvas& image, float factor, Canvas& out) { vbmi().sharpness(image.data(), image.h, image.w, factor, out.data()); }
+
+uint32_t as_word(const Rgb& fill) { return uint32_t(fill.r | fill.g << 8 | fill.b << 16); }
+void turn_nearest_512(const Canvas& image, const PreparedOp& call, Canvas& out) {
+  const FixedAffine& m = call.turn_nearest;
+  vbmi().turn_nearest(image.data(), image.h, image.w, {m.a, m.b, m.c, m.d, m.e, m.f}, as_word(call.fill), out.data());
+}
+void turn_512(const Canvas& image, const PreparedOp& call, Canvas& out) {
+  const pixel::Affine m = pixel::about_centre(call.turn, int(image.h), int(image.w));
+  vbmi().turn(image.data(), image.h, image.w, {{m.a, m.b, m.c}, {m.d, m.e, m.f}}, call.resample == Resample::bicubic, as_word(call.fill), out.data());
+}
+void slide_512(const Canvas& image, const PreparedOp& call, Canvas& out) {
+  const bool along_x = call.op == PixelOp::shear_x || call.op == PixelOp::translate_x;
+  vbmi().slide(image.data(), image.h, image.w, call.line.slope, call.line.offset, along_x, call.resample == Resample::bicubic, as_word(call.fill), out.data());
+}
 
 }  // namespace
 
@@ -260,6 +292,8 @@ const AugmentLoops* avx512_loops() {
       static AugmentLoops loops = built_loops();
       loops.resize_across = resize_across_512, loops.resize_down = resize_down_512;
       loops.look_up = look_up_512, loops.look_up_rgb = look_up_rgb_512;
+      loops.color = color_512, loops.luma_sum = luma_sum_512, loops.sharpness = sharpness_512;
+      loops.turn_nearest = turn_nearest_512, loops.turn = turn_512, loops.slide = slide_512;
       return &loops;
     }
 #endif

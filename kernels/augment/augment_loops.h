@@ -79,6 +79,7 @@ struct AugmentLoops {
   void (*color)(Canvas&, float factor);
   int64_t (*luma_sum)(const Canvas&);
   Extremes (*extremes)(const Canvas&);
+  void (*sharpness)(const Canvas& in, float factor, Canvas& out);
   // From `in` to `out` of the same size. Prepared operations: rotate nearest; rotate between pixels; shears and translations between pixels.
   void (*turn_nearest)(const Canvas& in, const PreparedOp&, Canvas& out);
   void (*turn)(const Canvas& in, const PreparedOp&, Canvas& out);

@@ -397,8 +397,9 @@ void normalise(const Canvas& image, const Normalisation& normalisation, float* o
 }  // namespace
 
 const AugmentLoops& avx2_loops() {
-  static const AugmentLoops loops{resize_across, resize_down, mirror,   look_up,  plain_loops().look_up_rgb, color, luma_sum, extremes, turn_nearest,
-                                  turn,          slide,       computes, normalise};
+  static const AugmentLoops loops{
+      resize_across, resize_down, mirror,   look_up,  plain_loops().look_up_rgb, color, luma_sum, extremes, plain_loops().sharpness, turn_nearest,
+      turn,          slide,       computes, normalise};
   return loops;
 }
 

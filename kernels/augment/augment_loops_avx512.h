@@ -23,6 +23,14 @@ struct DownTaps {
   int64_t groups;
 };
 
+struct Fixed {  // FixedAffine
+  int32_t a, b, c, d, e, f;
+};
+struct Line {  // source = x * (column + 1/2) + y * (row + 1/2) + offset
+  double x, y, offset;
+};
+
+// Fills are words, red lowest.
 struct Loops {
   // Reads up to kVectorBytes past the row.
   void (*resize_across)(const uint8_t* in, int64_t in_stride, int64_t rows, const AcrossBlocks&, int64_t begin, int64_t end, bool flip, uint8_t* out,
@@ -30,6 +38,12 @@ struct Loops {
   void (*resize_down)(const uint8_t* in, int64_t n, const DownTaps&, int64_t begin, int64_t end, uint8_t* out, int64_t out_stride);
   void (*look_up)(uint8_t* bytes, int64_t n, const uint8_t* table);
   void (*look_up_rgb)(uint8_t* bytes, int64_t n, const uint8_t* tables);
+  void (*color)(uint8_t* bytes, int64_t n, float factor);
+  int64_t (*luma_sum)(const uint8_t* bytes, int64_t pixels);
+  void (*sharpness)(const uint8_t* in, int64_t h, int64_t w, float factor, uint8_t* out);
+  void (*turn_nearest)(const uint8_t* in, int64_t h, int64_t w, const Fixed&, uint32_t fill, uint8_t* out);
+  void (*turn)(const uint8_t* in, int64_t h, int64_t w, const Line (&x_and_y)[2], bool cubic, uint32_t fill, uint8_t* out);
+  void (*slide)(const uint8_t* in, int64_t h, int64_t w, double slope, double offset, bool along_x, bool cubic, uint32_t fill, uint8_t* out);
 };
 extern const Loops* const loops;  // null where the compiler does not know the set
 

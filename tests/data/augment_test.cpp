@@ -494,6 +494,9 @@ TEST(Loops, Colours) {
         plain_loops().color(want, factor);
         fast.color(got, factor);
         ASSERT_EQ(pixels_of(got), pixels_of(want)) << factor;
+        plain_loops().sharpness(image, factor, want);
+        fast.sharpness(image, factor, got);
+        ASSERT_EQ(pixels_of(got), pixels_of(want)) << factor;
       }
       ASSERT_EQ(fast.luma_sum(image), plain_loops().luma_sum(image));
       const Extremes a = fast.extremes(image), b = plain_loops().extremes(image);
