@@ -2,7 +2,7 @@
 #include "kernels/augment/augment_loops_avx512.h"
 
 #if defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
-#include <immintrin.h>
+#include "kernels/common/simd.h"
 
 namespace kd::avx512 {
 namespace {
@@ -286,14 +286,14 @@ struct Places {  // pixel::Between
   }
 };
 // pixel::linear of two, pixel::cubic of four. Of pixels, sums and differences are formed as integers, with the same result.
-Lanes interpolated(const __m512i (&v)[2], Lanes t) { return plus(real_lanes(v[0]), times(real_lanes(_mm512_sub_epi32(v[1], v[0])), t)); }
-Lanes interpolated(const Lanes (&v)[2], Lanes t) { return plus(v[0], times(minus(v[1], v[0]), t)); }
-Lanes interpolated(const __m512i (&v)[4], Lanes t) {
+KD_INLINE Lanes interpolated(const __m512i (&v)[2], Lanes t) { return plus(real_lanes(v[0]), times(real_lanes(_mm512_sub_epi32(v[1], v[0])), t)); }
+KD_INLINE Lanes interpolated(const Lanes (&v)[2], Lanes t) { return plus(v[0], times(minus(v[1], v[0]), t)); }
+KD_INLINE Lanes interpolated(const __m512i (&v)[4], Lanes t) {
   const __m512i one = _mm512_sub_epi32(v[2], v[0]), drop = _mm512_sub_epi32(v[0], v[1]), last = _mm512_sub_epi32(v[2], v[3]);
   const __m512i both = _mm512_add_epi32(drop, last), two = _mm512_add_epi32(drop, both), three = _mm512_sub_epi32(_mm512_setzero_si512(), both);
   return plus(real_lanes(v[1]), times(t, plus(real_lanes(one), times(t, plus(real_lanes(two), times(t, real_lanes(three)))))));
 }
-Lanes interpolated(const Lanes (&v)[4], Lanes t) {
+KD_INLINE Lanes interpolated(const Lanes (&v)[4], Lanes t) {
   const Lanes drop = minus(v[0], v[1]), one = minus(v[2], v[0]), two = minus(plus(plus(drop, drop), v[2]), v[3]);
   const Lanes three = plus(minus(minus(v[1], v[0]), v[2]), v[3]);
   return plus(v[1], times(t, plus(one, times(t, plus(two, times(t, three))))));
