@@ -520,6 +520,28 @@ TEST(Loops, ColoursAtEveryValue) {
   });
 }
 
+// Colours whose luma is just reached or just missed, where a float that is not exact would show.
+TEST(Loops, LumaAtItsSteps) {
+  std::vector<uint8_t> colours;
+  for (int r = 0; r < 256; ++r)
+    for (int g = 0; g < 256; ++g)
+      for (int b = 0; b < 256; ++b)
+        if (const int past = (19595 * r + 38470 * g + 7471 * b + 32768) & 65535; past == 0 || past == 65535)
+          for (int v : {r, g, b}) colours.push_back(uint8_t(v));
+  ASSERT_GT(colours.size(), 300u);
+  Canvas image;
+  image.set_size(1, int64_t(colours.size() / 3));
+  std::copy(colours.begin(), colours.end(), image.data());
+  Canvas want = image;
+  plain_loops().color(want, 0);
+  for_vector_forms([&](const AugmentLoops& fast) {
+    Canvas got = image;
+    fast.color(got, 0);
+    EXPECT_EQ(pixels_of(got), pixels_of(want));
+    EXPECT_EQ(fast.luma_sum(image), plain_loops().luma_sum(image));
+  });
+}
+
 TEST(Loops, Geometry) {
   for_vector_forms([](const AugmentLoops& fast) {
     for_awkward_sizes([&](int64_t h, int64_t w, Rng& rng) {
