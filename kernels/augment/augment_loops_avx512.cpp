@@ -63,30 +63,36 @@ void resize_across(const uint8_t* in, int64_t in_stride, int64_t rows, const Acr
       uint8_t* first_out = out + (flip ? end - x - kBlockPixels : x - begin) * 3;
       const int32_t* at = blocks.at + b * vectors;
       const uint8_t* steps = blocks.steps + b * vectors * kStepBytes;
+      // The next rows. So many rows side by side are no stream that the hardware would fetch by itself: a view's resize took a tenth longer.
+      const auto prefetch = [&](int64_t y) { _mm_prefetch(reinterpret_cast<const char*>(in + at[0] + (y + kRowsAtOnce) * in_stride), _MM_HINT_T0); };
       if (groups == 1) {
         const auto part = [&](int vector, int i) { return load(steps + vector * kStepBytes + i * kVectorBytes); };
         const __m512i a[] = {part(0, 0), part(0, 1), part(0, 2), part(0, 3)}, g[] = {part(1, 0), part(1, 1), part(1, 2), part(1, 3)},
                       c[] = {part(2, 0), part(2, 1), part(2, 2), part(2, 3)};
         const uint8_t *in0 = in + at[0], *in1 = in + at[1], *in2 = in + at[2];
         for (int64_t y = 0; y < height; ++y) {
-          // The next rows. So many rows side by side are no stream that the hardware would fetch by itself: a view's resize took a tenth longer.
-          _mm_prefetch(reinterpret_cast<const char*>(in0 + (y + kRowsAtOnce) * in_stride), _MM_HINT_T0);
+          prefetch(y);
           const auto values = [&](const uint8_t* row, const __m512i(&w)[4]) { return weighted(select(w[0], load(row + y * in_stride)), w[1], w[2], w[3]); };
           _mm512_mask_storeu_epi8(first_out + y * out_stride, mask, select(order, packed(values(in0, a), values(in1, g), values(in2, c))));
         }
         continue;
       }
-      for (int64_t y = 0; y < height; ++y) {
-        const uint8_t* row = in + y * in_stride;
-        const auto values = [&](int vector) {
-          Sum sum;
-          for (int64_t i = vector * groups; i < (vector + 1) * groups; ++i) {
-            const uint8_t* step = steps + i * kStepBytes;
-            sum.add(select(load(step), load(row + at[i])), load(step + kVectorBytes), load(step + 2 * kVectorBytes), load(step + 3 * kVectorBytes));
+      constexpr int kShare = 4;  // rows that share what is loaded of a step: row by row, loads were most of the time
+      for (int64_t y = 0; y < height; y += kShare) {
+        int64_t row[kShare];
+        for (int64_t r = 0; r < kShare; ++r) row[r] = y + r < height ? y + r : height - 1, prefetch(row[r]);
+        __m512i values[kBlockVectors][kShare];
+        for (int64_t k = 0; k < kBlockVectors; ++k) {
+          Sum sum[kShare];
+          for (int64_t i = k * groups; i < (k + 1) * groups; ++i) {
+            const uint8_t *step = steps + i * kStepBytes, *source = in + at[i];
+            const __m512i bytes = load(step), w0 = load(step + kVectorBytes), w1 = load(step + 2 * kVectorBytes), w2 = load(step + 3 * kVectorBytes);
+            for (int r = 0; r < kShare; ++r) sum[r].add(select(bytes, load(source + row[r] * in_stride)), w0, w1, w2);
           }
-          return sum.value();
-        };
-        _mm512_mask_storeu_epi8(first_out + y * out_stride, mask, select(order, packed(values(0), values(1), values(2))));
+          for (int r = 0; r < kShare; ++r) values[k][r] = sum[r].value();
+        }
+        for (int r = 0; r < kShare; ++r)
+          _mm512_mask_storeu_epi8(first_out + row[r] * out_stride, mask, select(order, packed(values[0][r], values[1][r], values[2][r])));
       }
     }
   }
