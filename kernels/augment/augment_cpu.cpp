@@ -18,11 +18,13 @@ struct Workspace {
   std::vector<uint8_t> rows;
   std::unordered_map<uint64_t, ResizeTable> tables;
 
+  void forget_tables() {  // where there are many; before any of an image's is asked for
+    constexpr size_t kMostTables = 1024;
+    if (tables.size() >= kMostTables) tables.clear();
+  }
   ResizeTable& table(int64_t n_in, int64_t n_out, Resample resample) {
     KD_CHECK(resample != Resample::nearest, "resize: bilinear or bicubic, not nearest");
-    constexpr size_t kMostTables = 1024;
     bool cubic = resample == Resample::bicubic;
-    if (tables.size() >= kMostTables) tables.clear();
     return tables.try_emplace((uint64_t(n_in) << 33) | (uint64_t(n_out) << 1) | uint64_t(cubic), n_in, n_out, cubic).first->second;
   }
 };
@@ -48,9 +50,9 @@ void make_window(const uint8_t* in, int64_t h, int64_t w, const Record& r, int64
   const int64_t row_bytes = columns.size() * 3;
   if (rows.size() < px_h || columns.size() < px_w) std::fill_n(out, px_h * px_w * 3, uint8_t(0));
   if (rows.size() == 0 || columns.size() == 0) return;
+  work.forget_tables();
   ResizeTable* across = r.crop.width == r.resized_width ? nullptr : &work.table(r.crop.width, r.resized_width, r.resample);
   const ResizeTable* down = r.crop.height == r.resized_height ? nullptr : &work.table(r.crop.height, r.resized_height, r.resample);
-
   if (across && avx512_loops()) across->make_blocks();
 
   int64_t left = columns.begin - r.window_left;

@@ -334,8 +334,10 @@ int64_t rows_of_block(double slope, int64_t h) {
 }
 
 void turn_nearest(const uint8_t* in, int64_t h, int64_t w, const Fixed& m, uint32_t fill, uint8_t* out) {
-  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), width = _mm512_set1_epi32(int(w)), height = _mm512_set1_epi32(int(h));
-  const __m512i across = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(m.a)), down = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(m.d)), one = _mm512_set1_epi32(1);
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), width = _mm512_set1_epi32(int(w)),
+                height = _mm512_set1_epi32(int(h));
+  const __m512i across = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(m.a)), down = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(m.d)),
+                one = _mm512_set1_epi32(1);
   const int32_t step_x = m.a, step_y = m.d;
   const int64_t rows = rows_of_block(step_y / 65536.0, h), left = step_x < 0 ? 15 * step_x : 0, up = step_y < 0 ? 15 * step_y : 0;
   for (int64_t y = 0; y < h; ++y) {
