@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "engine/base/file.h"
 #include "engine/base/hash.h"
@@ -717,6 +718,28 @@ TEST(Policy, RejectsWhatItCannotMake) {
   const int64_t index = 0;
   EXPECT_THROW(augment_batch(images, {&index, 1}, View::weak, {.px = 48}, 0, 0, Tensor::empty({1, 32, 32, 3}, DType::f32)), Error);
   EXPECT_THROW(augment_batch(images, {&index, 1}, View::weak, {.px = 48}, 0, 0, Tensor::empty({1, 48, 48, 3}, DType::u8)), Error);
+}
+
+// A thread keeps the resize tables of 1024 pairs of sizes and then forgets them. The first view needs one, the others two each, so the last one that is kept and
+// the first one that is not are the two axes of one view.
+TEST(Records, ManySizesDoNotSpoilEachOther) {
+  const RgbImage image = make_image("noise", 64, 64);
+  constexpr int64_t kPx = 24;
+  std::vector<AugmentRecord> records{{.crop = {0, 0, 30, 10}, .resized_height = 30, .resized_width = 5}};
+  for (int32_t i = 0; i < 700; ++i)
+    records.push_back({.crop = {0, 0, 20 + i % 41, 20 + i % 41}, .resized_height = 61 + i / 41, .resized_width = 1 + i / 41, .window_top = 20});
+  using Bytes = std::vector<uint8_t>;
+  const auto window = [&](const AugmentRecord& record) {
+    Bytes bytes(size_t(kPx * kPx * 3));
+    make_window(image.pixels.data(), image.h, image.w, record, kPx, bytes.data());
+    return bytes;
+  };
+  std::vector<Bytes> together, alone(records.size());
+  std::thread([&] {
+    for (const AugmentRecord& record : records) together.push_back(window(record));
+  }).join();
+  for (size_t i = 0; i < records.size(); ++i) std::thread([&] { alone[i] = window(records[i]); }).join();
+  EXPECT_EQ(together, alone);
 }
 
 TEST(Records, AreRefusedWhereTheyDoNotFit) {
