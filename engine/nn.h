@@ -74,7 +74,7 @@ class ConvBn {
  public:
   // stored_in: channels of x in memory where they are padded with zeros, else 0.
   ConvBn(ParamArena&, const std::string& conv_name, const std::string& bn_name, int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t stored_in = 0);
-  // A residual that nobody else holds is overwritten in evaluation on the CPU: a third of what a 1x1 convolution with four times more outputs than inputs moves.
+  // A residual that nobody else holds is overwritten by the result in evaluation on the CPU: one tensor less is moved.
   Var operator()(const Var& x, Mode, Activation, Var residual = {}) const;
   // With ReLU, then a 3x3 max-pool of stride 2: the stem at 224 px. Its full-size map is the largest tensor of a ResNet; it is neither normalised
   // nor, in evaluation on a GPU, written at all.

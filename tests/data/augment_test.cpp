@@ -720,8 +720,8 @@ TEST(Policy, RejectsWhatItCannotMake) {
   EXPECT_THROW(augment_batch(images, {&index, 1}, View::weak, {.px = 48}, 0, 0, Tensor::empty({1, 48, 48, 3}, DType::u8)), Error);
 }
 
-// A thread keeps the resize tables of 1024 pairs of sizes and then forgets them. The first view needs one, the others two each, so the last one that is kept and
-// the first one that is not are the two axes of one view.
+// A thread keeps the resize tables of 1024 pairs of sizes and then forgets them. The first view needs one, the others two each, so the last one that is kept
+// and the first one that is not are the two axes of one view.
 TEST(Records, ManySizesDoNotSpoilEachOther) {
   const RgbImage image = make_image("noise", 64, 64);
   constexpr int64_t kPx = 24;
