@@ -308,37 +308,33 @@ struct Transforms : Stages<V> {
                                int64_t below_row, int64_t below_pixel) {
     constexpr int kSize = A::kSize, kPoints = A::kPoints, kStep = A::kStep, kRoom = (L == 16 ? 24 : 12) / kSize, kSame = A::same_pixels(first) - first;
     constexpr int kCount = kSame < kRoom ? kSame : kRoom;
-    if (rows.begin >= first + kCount) return more<A, kShort, first + kCount>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
-    Reg half[kCount][kSize];
+    if (rows.begin < first + kCount && first < rows.end) {
+      Reg half[kCount][kSize];
 KD_UNROLL(9)
-    for (int j = 0; j < kSize; ++j) {
-      Reg d[kSize], column[kPoints];
+      for (int j = 0; j < kSize; ++j) {
+        Reg d[kSize], column[kPoints];
 KD_UNROLL(9)
-      for (int i = 0; i < kSize; ++i) d[i] = V::load(at[i * kSize + j] + c);
-      if (first == 0 && j < kStep)
+        for (int i = 0; i < kSize; ++i) d[i] = V::load(at[i * kSize + j] + c);
+        if (first == 0 && j < kStep)
 KD_UNROLL(8)
-        for (int i = 0; i < kStep; ++i) __builtin_prefetch(below + i * below_row + j * below_pixel + c, 0, 2);
-      if constexpr (kShort) A::extend(d, steps_h);
-      A::transform(d, column);
+          for (int i = 0; i < kStep; ++i) __builtin_prefetch(below + i * below_row + j * below_pixel + c, 0, 2);
+        if constexpr (kShort) A::extend(d, steps_h);
+        A::transform(d, column);
 KD_UNROLL(6)
-      for (int i = 0; i < kCount; ++i) half[i][j] = column[first + i];
-    }
+        for (int i = 0; i < kCount; ++i) half[i][j] = column[first + i];
+      }
 KD_UNROLL(6)
-    for (int i = 0; i < kCount; ++i) {
-      if (first + i < rows.begin || first + i >= rows.end) continue;
-      Reg row[kPoints];
-      if constexpr (kShort) A::extend(half[i], steps_w);
-      A::transform(half[i], row);
+      for (int i = 0; i < kCount; ++i) {
+        if (first + i < rows.begin || first + i >= rows.end) continue;
+        Reg row[kPoints];
+        if constexpr (kShort) A::extend(half[i], steps_w);
+        A::transform(half[i], row);
 KD_UNROLL(9)
-      for (int j = 0; j < kPoints; ++j) V::store(to + ((first + i) * kPoints + j) * position, row[j]);
+        for (int j = 0; j < kPoints; ++j) V::store(to + ((first + i) * kPoints + j) * position, row[j]);
+      }
     }
-    more<A, kShort, first + kCount>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
-  }
-  template <class A, bool kShort, int first>
-  static KD_INLINE void more(const T* const* at, int64_t c, int64_t steps_h, int64_t steps_w, Rows rows, float* to, int64_t position, const T* below,
-                             int64_t below_row, int64_t below_pixel) {
-    if constexpr (first < A::kPoints)
-      if (first < rows.end) points<A, kShort, first>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
+    if constexpr (first + kCount < kPoints)
+      points<A, kShort, first + kCount>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
   }
 
   template <class A>
