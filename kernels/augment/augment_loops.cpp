@@ -42,12 +42,14 @@ void ResizeTable::make_blocks() {
   using namespace avx512;
   if (std::exchange(blocks_tried_, true) || digits.empty()) return;
   const int64_t n = int64_t(first.size()), groups = stride / kGroup, blocks = (n + kBlockPixels - 1) / kBlockPixels;
+  const int64_t row_end = 3 * (first.back() + count.back());
   block_at.reserve(size_t(blocks * kBlockVectors * groups));
   block_steps.resize(size_t(blocks * kBlockVectors * groups * kStepBytes));
   uint8_t* step = block_steps.data();
   for (int64_t value = 0; value < blocks * kBlockVectors * 16; value += 16)
     for (int64_t g = 0; g < groups; ++g, step += kStepBytes) {
-      const int64_t at = value / 3 < n ? first[size_t(value / 3)] * 3 + g * kGroup * 3 : 0;
+      // A group behind the last pixel has weights of 0 alone, and reads where nothing lies beyond.
+      const int64_t wanted = value / 3 < n ? first[size_t(value / 3)] * 3 + g * kGroup * 3 : 0, at = wanted < row_end ? wanted : 0;
       block_at.push_back(int32_t(at));
       for (int64_t i = 0; i < 16 && (value + i) / 3 < n; ++i) {
         const auto x = size_t((value + i) / 3);

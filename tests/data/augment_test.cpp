@@ -438,6 +438,23 @@ TEST(Loops, ResizeAcrossReadsTheRowAloneAndHasThePlainBits) {
   });
 }
 
+// What a row's loop reads is 64 bytes from these places on, of which the last may lie behind the row.
+TEST(Loops, BlocksOfARowBeginWithinIt) {
+  int checked = 0;
+  for (int64_t n_in = 1; n_in <= 120; ++n_in)
+    for (int64_t n_out : {1, 2, 7, 15, 16, 17, 33, 48, 64, 100})
+      for (bool cubic : {false, true}) {
+        ResizeTable table(n_in, n_out, cubic);
+        table.make_blocks();
+        for (int32_t at : table.block_at) {
+          ASSERT_GE(at, 0);
+          ASSERT_LT(at, n_in * 3) << n_in << " to " << n_out;
+          ++checked;
+        }
+      }
+  EXPECT_GT(checked, 10000);
+}
+
 TEST(Loops, ResizeDown) {
   for_vector_forms([](const AugmentLoops& fast) {
     Rng rng(13, Purpose::test);
