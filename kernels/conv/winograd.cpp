@@ -97,9 +97,9 @@ class TileOrder {
   static int64_t words(int64_t tiles, int64_t size) { return tiles + ceil_div(tiles, size) * kCuts; }
   TileOrder(Form form, const Tiling& s, int64_t tiles, int64_t size, int64_t* memory)
       : points_(kAxes[form].points), s_(s), tiles_(tiles), size_(size), tile_(memory + ceil_div(tiles, size) * kCuts), cuts_(memory) {
-    for (int64_t block = 0; block * size < tiles; ++block) {
-      int64_t* cuts = memory + block * kCuts;
-      int64_t *const begin = memory + (tile_ - memory) + block * size, *to = begin;
+    int64_t *cuts = memory, *to = memory + ceil_div(tiles, size) * kCuts;
+    for (int64_t block = 0; block * size < tiles; ++block, cuts += kCuts) {
+      const int64_t* begin = to;
       const int64_t first = block * size, end = first + count(block);
       for (int64_t kind = 0; kind < 4; ++kind) {
         cuts[kind] = to - begin;
@@ -118,18 +118,18 @@ class TileOrder {
   // Of the block's tiles, those that need a position.
   Range needing(int64_t block, int64_t position) const {
     const int64_t* cuts = cuts_ + block * kCuts;
-    const bool h = short_too(position / points_, s_.last_h), w = short_too(position % points_, s_.last_w);
+    const bool h = needed_by_short(position / points_, s_.last_h), w = needed_by_short(position % points_, s_.last_w);
     return {w ? 0 : cuts[1], h ? cuts[w ? 4 : 3] : cuts[2]};
   }
   // How many of an image's tiles do.
   int64_t work(int64_t position) const {
-    return (s_.tiles_h - !short_too(position / points_, s_.last_h)) * (s_.tiles_w - !short_too(position % points_, s_.last_w));
+    return (s_.tiles_h - !needed_by_short(position / points_, s_.last_h)) * (s_.tiles_w - !needed_by_short(position % points_, s_.last_w));
   }
 
  private:
   static constexpr int64_t kCuts = 5;
   bool whole() const { return s_.last_h == winograd::kSteps && s_.last_w == winograd::kSteps; }
-  bool short_too(int64_t point, int64_t steps) const { return winograd::needs(points_, point, steps); }
+  bool needed_by_short(int64_t point, int64_t steps) const { return winograd::needs(points_, point, steps); }
   int64_t kind_of(int64_t t) const {
     const bool right = s_.last_w < winograd::kSteps && t % s_.tiles_w == s_.tiles_w - 1;
     const bool below = s_.last_h < winograd::kSteps && t / s_.tiles_w % s_.tiles_h == s_.tiles_h - 1;
@@ -357,7 +357,7 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   const int64_t c_items = ceil_div(c_blocks, side), k_items = ceil_div(k_blocks, side), items = c_items * k_items;
   const int64_t du_floats = c_blocks * k_blocks * winograd::kDuBlock, parts = gradient_parts(blocks, du_floats);
   const int threads = omp_get_max_threads();
-  const bool apart = parts >= threads;  // each thread has parts of its own; otherwise all share every block of tiles
+  const bool apart = parts >= threads;  // each thread has parts of its own; otherwise all work on every block of tiles
   const bool own_rows = !apart && blocks > 1 && threads <= kOwnRows;
   const int64_t x_position = position_floats(capacity, s.c), dy_position = position_floats(capacity, s.k);
   const int64_t x_floats = positions * x_position, dy_floats = positions * dy_position, rooms = apart || own_rows ? threads : 1;
