@@ -1,5 +1,5 @@
 // conv_algorithm: the ways the CPU backend can do a convolution, behind conv.h. conv_choice.h picks one per problem.
-//   winograd   F(4x4,3x3) in f32 arithmetic (winograd.h): 3x3, stride 1 and 2
+//   winograd   F(4x4,3x3) in f32 arithmetic (winograd.h): 3x3, stride 1 and 2; winograd6: F(6x6,3x3) for bf16, stride 1
 //   direct     products where they stand (direct.h): any filter and stride; f32 arithmetic, vdpbf16ps or AMX, as the machine and the type allow
 //   onednn     the library (conv_onednn.cpp): what nobody above offers, and the second opinion of the tests
 #pragma once

@@ -14,6 +14,7 @@
 namespace kd::cpu {
 namespace {
 
+using winograd::Axis;
 using winograd::Form;
 using winograd::kAxes;
 using winograd::Kernels;
@@ -22,14 +23,14 @@ using winograd::Tiling;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-bool offers(const ConvProblem& problem) {
+bool does(const ConvProblem& problem) {
   const ConvShape& s = problem.shape;
   return s.r == 3 && s.s == 3 && ((s.stride == 1 && s.pad >= 0 && s.pad <= 2) || (s.stride == 2 && s.pad == 1)) && s.n >= 1 && s.p() >= 1 && s.q() >= 1 &&
          s.c % 16 == 0 && s.k % 16 == 0 && s.c > 0 && s.k > 0 && (problem.type == DType::f32 || problem.type == DType::bf16);
 }
 
 void check(const ConvProblem& problem, const char* what, DType type) {
-  KD_CHECK(offers(problem),
+  KD_CHECK(does(problem),
            "conv {}: Winograd does 3x3 filters of stride 1 with padding 0 to 2, or of stride 2 with padding 1, and channels in multiples of 16 only",
            to_string(problem.shape));
   KD_CHECK(type == DType::f32 || type == problem.type, "conv {}: {} is {}; it may be f32 or have the activations' type", to_string(problem.shape), what,
@@ -54,11 +55,11 @@ class Scratch {
 int64_t position_floats(int64_t capacity, int64_t channels) { return ceil_div(capacity * channels, 1024) * 1024 + 16; }
 // Room for the tiles of a block. An odd number of cache lines from one block of 16 channels to the next: the rows of a product lie in all sets.
 int64_t room_for(int64_t tiles) { return tiles | 1; }
-int64_t filter_block_floats(int64_t in, int64_t width) { return winograd::kTaps * winograd::kTaps * winograd::filter_position(in, width); }
+int64_t filter_block_floats(Form form, int64_t in, int64_t width) { return kAxes[form].taps * kAxes[form].taps * winograd::filter_position(in, width); }
 
 // For p x q outputs of the form.
 Tiling tiling(Form form, int64_t h, int64_t w, int64_t c, int64_t pad, int64_t p, int64_t q) {
-  const int64_t out = kAxes[form].out, tiles_h = ceil_div(p, out), tiles_w = ceil_div(q, out), step = out / winograd::kSteps;
+  const int64_t out = kAxes[form].out, tiles_h = ceil_div(p, out), tiles_w = ceil_div(q, out), step = out / kAxes[form].steps;
   return {h, w, c, pad, tiles_h, tiles_w, ceil_div(p - (tiles_h - 1) * out, step), ceil_div(q - (tiles_w - 1) * out, step)};
 }
 
@@ -68,12 +69,12 @@ struct Position {
   bool first;
 };
 std::vector<Position> make_positions(Form form) {
-  const int64_t points = kAxes[form].points;
+  const int64_t points = kAxes[form].points, taps = kAxes[form].taps;
   std::vector<Position> all;
-  std::vector<bool> seen(size_t(winograd::kTaps * winograd::kTaps));
+  std::vector<bool> seen(size_t(taps * taps));
   for (int64_t i = 0; i < points; ++i)
     for (int64_t j = 0; j < points; ++j) {
-      const int64_t u = winograd::tap_of(points, i) * winograd::kTaps + winograd::tap_of(points, j);
+      const int64_t u = winograd::tap_of(form, i) * taps + winograd::tap_of(form, j);
       all.push_back({i * points + j, u, !seen[size_t(u)]});
       seen[size_t(u)] = true;
     }
@@ -83,7 +84,8 @@ std::vector<Position> make_positions(Form form) {
 }
 constexpr int64_t kMostPositions = 81;
 const std::vector<Position>& positions_of(Form form) {
-  static const std::vector<Position> all[winograd::kForms] = {make_positions(Form::unit), make_positions(Form::strided), make_positions(Form::strided_back)};
+  static const std::vector<Position> all[winograd::kForms] = {make_positions(Form::unit), make_positions(Form::wide), make_positions(Form::strided),
+                                                              make_positions(Form::strided_back)};
   return all[form];
 }
 
@@ -96,7 +98,7 @@ class TileOrder {
   };
   static int64_t words(int64_t tiles, int64_t size) { return tiles + ceil_div(tiles, size) * kCuts; }
   TileOrder(Form form, const Tiling& s, int64_t tiles, int64_t size, int64_t* memory)
-      : points_(kAxes[form].points), s_(s), tiles_(tiles), size_(size), tile_(memory + ceil_div(tiles, size) * kCuts), cuts_(memory) {
+      : form_(form), s_(s), tiles_(tiles), size_(size), tile_(memory + ceil_div(tiles, size) * kCuts), cuts_(memory) {
     int64_t *cuts = memory, *to = memory + ceil_div(tiles, size) * kCuts;
     for (int64_t block = 0; block * size < tiles; ++block, cuts += kCuts) {
       const int64_t* begin = to;
@@ -118,25 +120,30 @@ class TileOrder {
   // Of the block's tiles, those that need a position.
   Range needing(int64_t block, int64_t position) const {
     const int64_t* cuts = cuts_ + block * kCuts;
-    const bool h = needed_by_short(position / points_, s_.last_h), w = needed_by_short(position % points_, s_.last_w);
+    const auto [h, w] = needed_by_short(position);
     return {w ? 0 : cuts[1], h ? cuts[w ? 4 : 3] : cuts[2]};
   }
   // How many of an image's tiles do.
   int64_t work(int64_t position) const {
-    return (s_.tiles_h - !needed_by_short(position / points_, s_.last_h)) * (s_.tiles_w - !needed_by_short(position % points_, s_.last_w));
+    const auto [h, w] = needed_by_short(position);
+    return (s_.tiles_h - !h) * (s_.tiles_w - !w);
   }
 
  private:
   static constexpr int64_t kCuts = 5;
-  bool whole() const { return s_.last_h == winograd::kSteps && s_.last_w == winograd::kSteps; }
-  bool needed_by_short(int64_t point, int64_t steps) const { return winograd::needs(points_, point, steps); }
+  bool whole() const { return s_.last_h == kAxes[form_].steps && s_.last_w == kAxes[form_].steps; }
+  // By the tiles at the lower and by those at the right edge.
+  std::pair<bool, bool> needed_by_short(int64_t position) const {
+    const int64_t points = kAxes[form_].points;
+    return {winograd::needs(form_, position / points, s_.last_h), winograd::needs(form_, position % points, s_.last_w)};
+  }
   int64_t kind_of(int64_t t) const {
-    const bool right = s_.last_w < winograd::kSteps && t % s_.tiles_w == s_.tiles_w - 1;
-    const bool below = s_.last_h < winograd::kSteps && t / s_.tiles_w % s_.tiles_h == s_.tiles_h - 1;
+    const bool right = s_.last_w < kAxes[form_].steps && t % s_.tiles_w == s_.tiles_w - 1;
+    const bool below = s_.last_h < kAxes[form_].steps && t / s_.tiles_w % s_.tiles_h == s_.tiles_h - 1;
     return below ? 2 + right : !right;
   }
 
-  int64_t points_;
+  Form form_;
   Tiling s_;
   int64_t tiles_, size_;
   const int64_t *tile_, *cuts_;
@@ -148,13 +155,15 @@ TileBlock part_of(TileBlock block, TileOrder::Range range, int64_t floats = 16) 
 }
 
 // Tiles of one pass over the filter, and output channels (in microkernel widths) of one pass over V: see "blocking" in winograd.h.
-constexpr int64_t kForwardTiles = 72, kStridedTiles = 28;
+constexpr int64_t kForwardTiles[winograd::kForms] = {72, 42, 28, 28};
 int64_t forward_group(int64_t in) { return in <= 64 ? 2 : 1; }
 
 // Few tiles under a large filter: transforming the filter where it is used, a cache's worth of input channels at a time, costs less than writing it, four
 // times its size, to memory and reading that back for every block of tiles.
 constexpr int64_t kChunk = 128;
-bool transforms_in_place(int64_t in, int64_t out, int64_t tiles) { return tiles <= 2 * kForwardTiles && 144 * in * out > (int64_t(16) << 20); }
+bool transforms_in_place(Form form, int64_t in, int64_t out, int64_t tiles) {
+  return tiles <= 2 * kForwardTiles[Form::unit] && 4 * kAxes[form].taps * kAxes[form].taps * in * out > (int64_t(16) << 20);
+}
 
 struct Forward {
   Form form;
@@ -174,8 +183,8 @@ struct Blocks {
 };
 // Otherwise blocks are many that 2, 4 or 8 divides, so that as many threads have the same number each.
 Blocks forward_blocks(const Kernels& kernels, Form form, int64_t in, int64_t out, int64_t tiles) {
-  if (transforms_in_place(in, out, tiles) && kernels.width == 32) return {tiles, 1};
-  const int64_t wanted = ceil_div(tiles, form == Form::unit ? kForwardTiles : kStridedTiles);
+  if (transforms_in_place(form, in, out, tiles) && kernels.width == 32) return {tiles, 1};
+  const int64_t wanted = ceil_div(tiles, kForwardTiles[form]);
   const int64_t divisor = wanted == 1 ? 1 : wanted <= 4 ? 2 : wanted <= 16 ? 4 : 8, count = ceil_div(wanted - divisor / 4, divisor) * divisor;
   const int64_t size = ceil_div(tiles, count);
   return {size, ceil_div(tiles, size)};
@@ -185,7 +194,7 @@ int64_t tiles_of(int64_t n, const Tiling& s) { return n * s.tiles_h * s.tiles_w;
 
 void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   const int64_t in = f.from.c, out = f.to.c, width = kernels.width, tiles = tiles_of(n, f.to);
-  const bool in_place = transforms_in_place(in, out, tiles);
+  const bool in_place = transforms_in_place(f.form, in, out, tiles);
   const Blocks cut = forward_blocks(kernels, f.form, in, out, tiles);
   const std::vector<Position>& all = positions_of(f.form);
   const int64_t positions = int64_t(all.size());
@@ -196,7 +205,7 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   const bool together = 8 * ceil_div(blocks, threads) * threads > 9 * blocks;
 
   const int64_t v_floats = positions * position_floats(capacity, in), m_floats = positions * position_floats(capacity, width),
-                u_floats = filter_block_floats(in, width), chunk_floats = filter_block_floats(std::min(in, kChunk), width);
+                u_floats = filter_block_floats(f.form, in, width), chunk_floats = filter_block_floats(f.form, std::min(in, kChunk), width);
   Scratch scratch;
   const int64_t zeros = scratch.floats(in), v = scratch.floats(v_floats * (together ? 1 : threads)), m = scratch.floats(m_floats * group * threads),
                 u = scratch.floats(in_place ? chunk_floats * threads : 0), order_at = scratch.floats(2 * TileOrder::words(tiles, cut.size));
@@ -261,36 +270,51 @@ void forward(const Kernels& kernels, int64_t n, const Forward& f) {
   }
 }
 
-Form form_of(const ConvShape& s, ConvOp op) { return s.stride == 1 ? Form::unit : op == ConvOp::dgrad ? Form::strided_back : Form::strided; }
+// A convolution of stride 1 is done in the algorithm's form of it.
+Form form_of(Form of_unit, const ConvShape& s, ConvOp op) { return s.stride == 1 ? of_unit : op == ConvOp::dgrad ? Form::strided_back : Form::strided; }
 // The tensor that an fprop or dgrad of this shape reads, and the one that it writes.
-Tiling source_of(const ConvShape& s, ConvOp op) {
-  const Form form = form_of(s, op);
+Tiling source_of(Form form, const ConvShape& s, ConvOp op) {
   if (op == ConvOp::fprop) return tiling(form, s.h, s.w, s.c, s.pad, s.p(), s.q());
-  return tiling(form, s.p(), s.q(), s.k, form == Form::unit ? 2 - s.pad : 0, s.h, s.w);
+  return tiling(form, s.p(), s.q(), s.k, s.stride == 1 ? 2 - s.pad : 0, s.h, s.w);
 }
-Tiling target_of(const ConvShape& s, ConvOp op) {
-  const Form form = form_of(s, op);
+Tiling target_of(Form form, const ConvShape& s, ConvOp op) {
   return op == ConvOp::fprop ? tiling(form, s.p(), s.q(), s.k, 0, s.p(), s.q()) : tiling(form, s.h, s.w, s.c, 0, s.h, s.w);
 }
 
-template <const Kernels* const* kernels>
-int64_t packed_bytes(const ConvProblem& problem, DType) {
-  const Tiling from = source_of(problem.shape, problem.op), to = target_of(problem.shape, problem.op);
-  if (transforms_in_place(from.c, to.c, tiles_of(problem.shape.n, to))) return 0;
-  return ceil_div(to.c, (*kernels)->width) * filter_block_floats(from.c, (*kernels)->width) * 4;
+// Products of an image and a pair of channels, with stride 1.
+int64_t products_of(Form form, const Tiling& s) {
+  const Axis& axis = kAxes[form];
+  return ((s.tiles_h - 1) * axis.points + s.last_h + 2) * ((s.tiles_w - 1) * axis.points + s.last_w + 2);
+}
+// F(6x6,3x3) is offered where it has fewer products, and for bf16 alone: of f32 it would lose another bit and a half.
+template <Form of_unit>
+bool offers(const ConvProblem& problem) {
+  if (!does(problem)) return false;
+  const ConvOp op = problem.op == ConvOp::dgrad ? ConvOp::dgrad : ConvOp::fprop;  // a filter's gradient has the tiles of fprop
+  const auto products = [&](Form form) { return products_of(form, target_of(form, problem.shape, op)); };
+  return of_unit == Form::unit || (problem.shape.stride == 1 && problem.type == DType::bf16 && products(Form::wide) < products(Form::unit));
 }
 
-void pack(const Kernels& kernels, const ConvProblem& problem, const void* w, DType filter_type, void* packed) {
+template <const Kernels* const* kernels, Form of_unit>
+int64_t packed_bytes(const ConvProblem& problem, DType) {
+  const Form form = form_of(of_unit, problem.shape, problem.op);
+  const Tiling from = source_of(form, problem.shape, problem.op), to = target_of(form, problem.shape, problem.op);
+  if (transforms_in_place(form, from.c, to.c, tiles_of(problem.shape.n, to))) return 0;
+  return ceil_div(to.c, (*kernels)->width) * filter_block_floats(form, from.c, (*kernels)->width) * 4;
+}
+
+void pack(const Kernels& kernels, Form of_unit, const ConvProblem& problem, const void* w, DType filter_type, void* packed) {
   check(problem, "w", filter_type);
+  const Form form = form_of(of_unit, problem.shape, problem.op);
   const bool dgrad = problem.op == ConvOp::dgrad;
-  const int64_t in = source_of(problem.shape, problem.op).c, out = target_of(problem.shape, problem.op).c, width = kernels.width;
+  const int64_t in = source_of(form, problem.shape, problem.op).c, out = target_of(form, problem.shape, problem.op).c, width = kernels.width;
 #pragma omp parallel for schedule(static)
   for (int64_t o = 0; o < out; o += width)
-    kernels.pack[form_of(problem.shape, problem.op)][index_of(filter_type)](w, problem.shape.c, dgrad, 0, in, o, std::min(width, out - o),
-                                                                            static_cast<float*>(packed) + o / width * filter_block_floats(in, width));
+    kernels.pack[form][index_of(filter_type)](w, problem.shape.c, dgrad, 0, in, o, std::min(width, out - o),
+                                              static_cast<float*>(packed) + o / width * filter_block_floats(form, in, width));
 }
 
-void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed) {
+void fprop(const Kernels& kernels, Form of_unit, const ConvFpropArgs& args, const void* packed) {
   const ConvShape& s = args.shape;
   check({ConvOp::fprop, s, args.type}, "w", args.w_type);
   check({ConvOp::fprop, s, args.type}, "bias", args.bias_type);
@@ -302,10 +326,11 @@ void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed
     for (int64_t i = 0; i < s.k; ++i) scratch.at(0)[i] = float(static_cast<const bf16*>(args.bias)[i]);
     bias = scratch.at(0);
   }
+  const Form form = form_of(of_unit, s, ConvOp::fprop);
   forward(kernels, s.n,
-          {.form = form_of(s, ConvOp::fprop),
-           .from = source_of(s, ConvOp::fprop),
-           .to = target_of(s, ConvOp::fprop),
+          {.form = form,
+           .from = source_of(form, s, ConvOp::fprop),
+           .to = target_of(form, s, ConvOp::fprop),
            .x = args.x,
            .filter = packed,
            .type = args.type,
@@ -315,18 +340,19 @@ void fprop(const Kernels& kernels, const ConvFpropArgs& args, const void* packed
            .partial = args.partial});
 }
 
-int64_t sum_parts(const Kernels& kernels, const ConvShape& s) {
-  const Tiling to = target_of(s, ConvOp::fprop);
-  return forward_blocks(kernels, form_of(s, ConvOp::fprop), s.c, s.k, tiles_of(s.n, to)).count;
+int64_t sum_parts(const Kernels& kernels, Form of_unit, const ConvShape& s) {
+  const Form form = form_of(of_unit, s, ConvOp::fprop);
+  return forward_blocks(kernels, form, s.c, s.k, tiles_of(s.n, target_of(form, s, ConvOp::fprop))).count;
 }
 
-void dgrad(const Kernels& kernels, const ConvDgradArgs& args, const void* packed) {
+void dgrad(const Kernels& kernels, Form of_unit, const ConvDgradArgs& args, const void* packed) {
   const ConvShape& s = args.shape;
   check({ConvOp::dgrad, s, args.type}, "w", args.w_type);
+  const Form form = form_of(of_unit, s, ConvOp::dgrad);
   forward(kernels, s.n,
-          {.form = form_of(s, ConvOp::dgrad),
-           .from = source_of(s, ConvOp::dgrad),
-           .to = target_of(s, ConvOp::dgrad),
+          {.form = form,
+           .from = source_of(form, s, ConvOp::dgrad),
+           .to = target_of(form, s, ConvOp::dgrad),
            .x = args.dy,
            .filter = packed,
            .type = args.type,
@@ -343,19 +369,19 @@ int64_t gradient_parts(int64_t blocks, int64_t du_floats) { return du_floats * 4
 // So few threads transform of all tiles the rows whose products they sum themselves; more share the tiles, because each would need most of the pixels.
 constexpr int kOwnRows = 4;
 
-void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
+void wgrad(const Kernels& kernels, Form of_unit, const ConvWgradArgs& args) {
   const ConvShape& s = args.shape;
   check({ConvOp::wgrad, s, args.type}, "dw", args.dw_type);
   const bool add_dw = args.accumulate == Accumulate::yes;
-  const Form form = form_of(s, ConvOp::wgrad);
+  const Form form = form_of(of_unit, s, ConvOp::wgrad);
   const std::vector<Position>& all = positions_of(form);
   const int64_t positions = int64_t(all.size());
-  const Tiling x = source_of(s, ConvOp::fprop), dy = target_of(s, ConvOp::fprop);
-  const int64_t tiles = s.n * x.tiles_h * x.tiles_w, most = (s.c + s.k < 256 ? 64 : 128) / (form == Form::unit ? 1 : 2);
+  const Tiling x = source_of(form, s, ConvOp::fprop), dy = target_of(form, s, ConvOp::fprop);
+  const int64_t tiles = s.n * x.tiles_h * x.tiles_w, most = (s.stride == 1 ? 64 : 32) * (form == Form::wide || s.c + s.k < 256 ? 1 : 2);
   const int64_t size = ceil_div(tiles, ceil_div(tiles, most)), blocks = ceil_div(tiles, size), capacity = room_for(size);
   const int64_t c_blocks = s.c / 16, k_blocks = s.k / 16, side = 2;  // items of side x side blocks of 16 x 16 channels
   const int64_t c_items = ceil_div(c_blocks, side), k_items = ceil_div(k_blocks, side), items = c_items * k_items;
-  const int64_t du_floats = c_blocks * k_blocks * winograd::kDuBlock, parts = gradient_parts(blocks, du_floats);
+  const int64_t du_block = winograd::du_block_floats(form), du_floats = c_blocks * k_blocks * du_block, parts = gradient_parts(blocks, du_floats);
   const int threads = omp_get_max_threads();
   const bool apart = parts >= threads;  // each thread has parts of its own; otherwise all work on every block of tiles
   const bool own_rows = !apart && blocks > 1 && threads <= kOwnRows;
@@ -364,7 +390,7 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   Scratch scratch;
   const int64_t zeros = scratch.floats(std::max(s.c, s.k)), vx = scratch.floats(rooms * x_floats), vy = scratch.floats(rooms * dy_floats);
   // One block of tiles: each item is finished where it was made. More: all of dU is kept.
-  const int64_t du = scratch.floats(blocks == 1 ? threads * side * side * winograd::kDuBlock : parts * du_floats);
+  const int64_t du = scratch.floats(blocks == 1 ? threads * side * side * du_block : parts * du_floats);
   const int64_t order_at = scratch.floats(2 * TileOrder::words(tiles, size));
   scratch.allocate();
   const TileOrder order(form, dy, tiles, size, reinterpret_cast<int64_t*>(scratch.at(order_at)));
@@ -387,14 +413,14 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
     kernels.gradient[form][type](dy, args.dy, scratch.at(zeros), part_of(to.dy, range), rows);
   };
   // Item `item` of one position.
-  const auto products = [&](const Transformed& from, const Position& p, int64_t item, float* to, int64_t to_stride, bool add) {
+  const auto products = [&](const Transformed& from, const Position& p, int64_t item, float* to, int64_t to_row, bool add) {
     const int64_t i = item % c_items * side, o = item / c_items * side;
     const TileOrder::Range range = order.needing(from.block, p.v);
     kernels.accumulate(part_of(from.x, range), part_of(from.dy, range), p.v, i, std::min(side, c_blocks - i), o, std::min(side, k_blocks - o),
-                       to + p.u * winograd::kDuPosition, to_stride, add || !p.first);
+                       to + p.u * winograd::kDuPosition, to_row * du_block, du_block, add || !p.first);
   };
   const auto kept = [&](int64_t part, int64_t item) {
-    return scratch.at(du) + part * du_floats + (item / c_items * side * c_blocks + item % c_items * side) * winograd::kDuBlock;
+    return scratch.at(du) + part * du_floats + (item / c_items * side * c_blocks + item % c_items * side) * du_block;
   };
   const auto first_block = [&](int64_t part) { return blocks * part / parts; };
   int64_t before[kMostPositions + 1] = {0};  // work up to a position
@@ -408,11 +434,10 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < items; ++item) {
       const int64_t i = item % c_items * side, o = item / c_items * side, in = std::min(side, c_blocks - i), out = std::min(side, k_blocks - o);
-      float* to = scratch.at(du) + omp_get_thread_num() * side * side * winograd::kDuBlock;
+      float* to = scratch.at(du) + omp_get_thread_num() * side * side * du_block;
       for (const Position& p : all) products(here, p, item, to, side, false);
       for (int64_t a = 0; a < out; ++a)
-        for (int64_t b = 0; b < in; ++b)
-          kernels.finish[form][dw_type](to + (a * side + b) * winograd::kDuBlock, args.dw, s.c, (o + a) * 16, (i + b) * 16, add_dw);
+        for (int64_t b = 0; b < in; ++b) kernels.finish[form][dw_type](to + (a * side + b) * du_block, args.dw, s.c, (o + a) * 16, (i + b) * 16, add_dw);
     }
   } else if (apart) {
 #pragma omp for schedule(static)
@@ -459,42 +484,46 @@ void wgrad(const Kernels& kernels, const ConvWgradArgs& args) {
   if (blocks == 1) return;
 #pragma omp parallel for schedule(static)
   for (int64_t b = 0; b < c_blocks * k_blocks; ++b) {
-    float* sum = scratch.at(du) + b * winograd::kDuBlock;
+    float* sum = scratch.at(du) + b * du_block;
     for (int64_t part = 1; part < parts; ++part)
-      for (int64_t i = 0; i < winograd::kDuBlock; ++i) sum[i] += sum[part * du_floats + i];
+      for (int64_t i = 0; i < du_block; ++i) sum[i] += sum[part * du_floats + i];
     kernels.finish[form][dw_type](sum, args.dw, s.c, b / c_blocks * 16, b % c_blocks * 16, add_dw);
   }
 }
 
-template <const Kernels* const* kernels>
+template <const Kernels* const* kernels, Form of_unit>
 constexpr ConvAlgorithm algorithm(const char* name, CpuIsa isa) {
   return {.name = name,
           .isa = isa,
           .exact = false,
-          .offers = offers,
-          .packed_bytes = packed_bytes<kernels>,
-          .pack = [](const ConvProblem& problem, const void* w, DType type, void* packed) { pack(**kernels, problem, w, type, packed); },
-          .fprop = [](const ConvFpropArgs& args, const void* packed) { fprop(**kernels, args, packed); },
-          .dgrad = [](const ConvDgradArgs& args, const void* packed) { dgrad(**kernels, args, packed); },
-          .wgrad = [](const ConvWgradArgs& args) { wgrad(**kernels, args); },
-          .sum_parts = [](const ConvShape& s) { return sum_parts(**kernels, s); }};
+          .offers = offers<of_unit>,
+          .packed_bytes = packed_bytes<kernels, of_unit>,
+          .pack = [](const ConvProblem& problem, const void* w, DType type, void* packed) { pack(**kernels, of_unit, problem, w, type, packed); },
+          .fprop = [](const ConvFpropArgs& args, const void* packed) { fprop(**kernels, of_unit, args, packed); },
+          .dgrad = [](const ConvDgradArgs& args, const void* packed) { dgrad(**kernels, of_unit, args, packed); },
+          .wgrad = [](const ConvWgradArgs& args) { wgrad(**kernels, of_unit, args); },
+          .sum_parts = [](const ConvShape& s) { return sum_parts(**kernels, of_unit, s); }};
 }
 
 }  // namespace
 
 ConvAlgorithms winograd_algorithms() {
-  static const ConvAlgorithm all[] = {algorithm<&winograd::avx512_kernels>("winograd.avx512", CpuIsa::avx512),
-                                      algorithm<&winograd::avx2_kernels>("winograd.avx2", CpuIsa::avx2)};
+  using namespace winograd;
+  static const ConvAlgorithm all[] = {
+      algorithm<&avx512_kernels, unit>("winograd.avx512", CpuIsa::avx512), algorithm<&avx512_kernels, wide>("winograd6.avx512", CpuIsa::avx512),
+      algorithm<&avx2_kernels, unit>("winograd.avx2", CpuIsa::avx2), algorithm<&avx2_kernels, wide>("winograd6.avx2", CpuIsa::avx2)};
   // What the compiler could not build is left out; a build has AVX-512 kernels only where it has AVX2's or is for x86-64 at large.
-  const ConvAlgorithm* begin = winograd::avx512_kernels ? all : all + 1;
-  const ConvAlgorithm* end = winograd::avx2_kernels ? all + 2 : all + 1;
+  const ConvAlgorithm* begin = avx512_kernels ? all : all + 2;
+  const ConvAlgorithm* end = avx2_kernels ? all + 4 : all + 2;
   return {begin, end};
 }
 
 ConvAlgorithms emulated_winograd_algorithms() {
-  static const ConvAlgorithm all[] = {algorithm<&winograd::portable8_kernels>("winograd.emulated8", CpuIsa::none),
-                                      algorithm<&winograd::portable16_kernels>("winograd.emulated16", CpuIsa::none)};
-  return {all, all + 2};
+  using namespace winograd;
+  static const ConvAlgorithm all[] = {
+      algorithm<&portable8_kernels, unit>("winograd.emulated8", CpuIsa::none), algorithm<&portable8_kernels, wide>("winograd6.emulated8", CpuIsa::none),
+      algorithm<&portable16_kernels, unit>("winograd.emulated16", CpuIsa::none), algorithm<&portable16_kernels, wide>("winograd6.emulated16", CpuIsa::none)};
+  return {all, all + 4};
 }
 
 }  // namespace kd::cpu

@@ -1,5 +1,5 @@
-// winograd: 3x3 convolutions of stride 1 by Winograd's F(4x4,3x3), and of stride 2 by F(4x4,2x2) of every second pixel, in f32 arithmetic, NHWC, storage f32 or
-// bf16.
+// winograd: 3x3 convolutions of stride 1 by Winograd's F(4x4,3x3) or F(6x6,3x3), and of stride 2 by F(4x4,2x2) of every second pixel, in f32 arithmetic, NHWC,
+// storage f32 or bf16.
 //   fprop  Y  = A^T [ sum_c (G g G^T) .* (B^T d B) ] A   d: 6x6 pixels of one input channel, Y: 4x4 outputs, g: the 3x3 filter
 //   dgrad  the same with dy for x, filters turned by 180 degrees and transposed (k <-> c), padding 2 - pad
 //   wgrad  dw = G^T [ sum_tiles (A dy A^T) .* (B^T d B) ] G
@@ -10,6 +10,18 @@
 //         | 0 -2 -1  2  1  0 |        |  1/24  1/12 1/6 |         | 0  1  1  4  4  0 |
 //         | 0  2 -1 -2  1  0 |        |  1/24 -1/12 1/6 |         | 0  1 -1  8 -8  1 |
 //         | 0  4  0 -5  0  1 |        |   0     0    1  |
+//
+// F(6x6,3x3) (`wide`, "winograd6") has 8x8 pixels and 6x6 outputs a tile: 64 multiplications for 36 outputs, where F(4x4,3x3) does 81.
+//         | -1  0   21/4   0   -21/4   0   1  0 |        |  -1      0      0   |
+//         |  0  1    1  -17/4  -17/4   1   1  0 |        | -2/9   -2/9   -2/9  |         | 1  1  1   1     1    1   1  0 |
+//         |  0 -1    1   17/4  -17/4  -1   1  0 |        | -2/9    2/9   -2/9  |         | 0  1 -1  1/2  -1/2   2  -2  0 |
+//   B^T = |  0  2    4   -5/2   -5    1/2  1  0 |    G = | 32/45  16/45   8/45 |   A^T = | 0  1  1  1/4   1/4   4   4  0 |
+//         |  0 -2    4    5/2   -5   -1/2  1  0 |        | 32/45 -16/45   8/45 |         | 0  1 -1  1/8  -1/8   8  -8  0 |
+//         |  0 1/2  1/4  -5/2  -5/4   2   1  0 |        |  1/90   1/45   2/45 |         | 0  1  1  1/16  1/16 16  16  0 |
+//         |  0 -1/2 1/4   5/2  -5/4  -2   1  0 |        |  1/90  -1/45   2/45 |         | 0  1 -1  1/32 -1/32 32 -32  1 |
+//         |  0 -1    0   21/4    0  -21/4  0  1 |        |   0      0      1   |
+// Its points are 0, 1, -1, 1/2, -1/2, 2, -2 and infinity, in this order, so that short tiles leave out the large ones first. f32 loses a bit and a half more,
+// so it is offered for bf16 alone, where one rounding of the result hides it, and where short tiles at the edges leave it fewer products (not at 8, 7 or 4 px).
 //
 // With stride 2, along an axis, y_p = g0 x_2p-1 + g1 x_2p + g2 x_2p+1: the middle tap sees every second pixel alone, and the outer two are a convolution of
 // stride 1 and two taps over the others. Four outputs are four products plain and five by F(4,2) (points 0, 1, -1, 2, infinity) instead of twelve:
@@ -25,13 +37,16 @@
 // Tiles at the lower and right edge are short: of their four outputs along an axis m lie in the tensor, and those need only m + 2 of the points, F(m,3) (with
 // stride 2 m + 1 of the five, and m of the plain ones). Which ones is free: the first, because a pixel that no output needs can be chosen so that the others
 // are zero. With m = 3 that pixel stands in the last row of B^T alone; with m = 2 it is d4 = d2 + 2 (d3 - d1), after which row 4 is zero too. So the same B^T,
-// G and A serve all tiles, and V, U and M keep their places. A 14-px map then takes 484 products and not 576, one of 7 px 121 and not 144.
+// G and A serve all tiles, and V, U and M keep their places. A 14-px map then takes 484 products and not 576 (F(6x6,3x3): 400), one of 7 px 121 and not 144.
 //
 // offers  r = s = 3, stride 1 with pad 0..2, stride 2 with pad 1, c and k multiples of 16, any n, h, w. Pixels outside the tensor are read from a row of zeros.
-// work    36 multiplications for 16 outputs of 9: a quarter of the direct convolution's (stride 2: 81 for 16, a 1.78th); short tiles somewhat more
-// bytes   x 2.25 times (windows overlap; stride 2: 1.27), y and z once; U is 4c*k*36, read once per block of tiles; V and M of a block stay in cache
+// work    36 multiplications for 16 outputs of 9: a quarter of the direct convolution's (F(6x6,3x3): 64 for 36, a fifth; stride 2: 81 for 16, a 1.78th);
+//         short tiles somewhat more
+// bytes   x 2.25 times (windows overlap; F(6x6,3x3): 1.78; stride 2: 1.27), y and z once; U is 4c*k*36 or 4c*k*64, read once per block of tiles; V and M of a
+//         block stay in cache
 // error   largest difference over largest value, against double (winograd_test): f32 7e-6 fprop and dgrad, 4e-6 wgrad; bf16 storage 4e-3, which is one
-//         rounding of the result. Stride 2 included. With 512 channels f32 differs from oneDNN's direct sums by 2e-5.
+//         rounding of the result. Stride 2 included. F(6x6,3x3) in f32, which only the test runs: 1.8e-5 fprop, 1.4e-5 dgrad, 5e-6 wgrad. With 512 channels
+//         f32 differs from oneDNN's direct sums by 2e-5.
 // bits    fprop and dgrad sum over input channels in order, wgrad over blocks of tiles whose size and order depend on the shape only: the number of threads and
 //         the instruction set (the order of operations is the same in all) do not change them.
 //
@@ -44,6 +59,7 @@
 //                  columns in registers over all tiles. If these are all the tiles, 32 x 32 channels of dU go to dw from cache; else dU is kept,
 //                  and up to 4 MB of it several times: up to 8 parts, added at the end, each by one thread. Of a larger dU up to four threads sum the
 //                  positions between them, and each transforms the rows that it needs; more threads share the transformed tiles.
+//   F(6x6,3x3)     42 tiles at a time, 64 in wgrad
 //   stride 2       28 tiles at a time, and half as many in wgrad: a tile has 81 positions. Those that share an element of the filter follow each other.
 //   Positions lie a multiple of 4 KB plus one cache line apart: at plain powers of two the 36 stores of a transform share 8 cache lines.
 //   A transform asks for the pixels that the tile below it will read and write: rows of a window are no stream to the hardware.
@@ -80,6 +96,12 @@
 //   fprop         18.7  25.2     14.7  21.5      14.9  19.6
 //   dgrad         16.6  25.0     15.1  20.2      15.6  19.9
 //   wgrad         17.8  28.3     21.5  29.1      18.4  29.7
+// F(6x6,3x3) beside F(4x4,3x3), bf16, 2026-11-30, cold, in ms, best of four alternating runs of kd_bench_kernels --algorithms in a noisy hour:
+//                 64@32 b128     128@16 b128    64@56 b16      128@28 b16
+//   fprop         14.2  13.4     12.1  11.1     5.28  4.79     4.58  4.18
+//   dgrad         14.0  13.0     12.0  10.9     5.24  4.61     4.70  4.13
+//   wgrad         13.5  13.2     13.9  12.6     5.24  5.05     4.78  4.51
+// Predicted from the products: a sixth less of the time that is products. Its transforms took twice F(4x4,3x3)'s time when they kept three rows in registers.
 // Arrays of sums were kept on the stack, copied into registers and back for every tile, as long as g++ unrolled loops over them late: 240 cycles a tile, of
 // 2000 at 64 channels (104 -> 115 of 117 GF/s a thread). Hence KD_UNROLL. The output's loops are better left alone (unrolled 2 % slower).
 // Nothing travels between threads that can be had without: when the host puts the two cores on different core complexes, a line's round trip takes 340 ns and
@@ -93,36 +115,33 @@
 // The sizes of blocks do not matter: 14 to 112 tiles change fprop by 3 % at 64@32 and by 7 % at 128@16, 32 to 192 wgrad by 15 %, in favour of 64 and more.
 //
 // Layouts, all f32, channels in blocks of 16:
-//   V   [36 or 81 of `position` floats][channels/16][capacity][16]   transformed tiles
-//   U   [out/width][36 of filter_position][in][width]                transformed filter; the last block of `width` output channels may be 16 wide
-//   M   [36 or 81 of `position` floats][capacity][width]             products of one block of output channels
-//   dU  [out/16][in/16][36 of kDuPosition][16][16]
+//   V   [36, 64 or 81 of `position` floats][channels/16][capacity][16]   transformed tiles
+//   U   [out/width][36 or 64 of filter_position][in][width]              transformed filter; the last block of `width` output channels may be 16 wide
+//   M   [36, 64 or 81 of `position` floats][capacity][width]             products of one block of output channels
+//   dU  [out/16][in/16][36 or 64 of kDuPosition][16][16]
 #pragma once
 #include "kernels/common/simd.h"
 
 namespace kd::cpu::winograd {
 
-enum Form { unit, strided, strided_back };  // stride 1; stride 2: fprop and wgrad, dgrad
-constexpr int kForms = 3;
-// Of a tile, along an axis: points and outputs.
+enum Form { unit, wide, strided, strided_back };  // stride 1: F(4x4,3x3), F(6x6,3x3); stride 2: fprop and wgrad, dgrad
+constexpr int kForms = 4;
+// Of a full tile, along an axis: points; outputs; steps, which are outputs, but in strided_back two neighbours that share their points; rows of G, which the
+// filter's elements are counted by.
 struct Axis {
-  int64_t points, out;
+  int64_t points, out, steps, taps;
 };
-constexpr Axis kAxes[kForms] = {{6, 4}, {9, 4}, {9, 8}};
+constexpr Axis kAxes[kForms] = {{6, 4, 4, 6}, {8, 6, 6, 8}, {9, 4, 4, 6}, {9, 8, 4, 6}};
 // The row of G that belongs to a point: with stride 2 the first four share one.
-constexpr int64_t kTaps = 6;
-KD_INLINE constexpr int64_t tap_of(int64_t points, int64_t point) { return points == kTaps ? point : point < 4 ? 0 : point - 3; }
+KD_INLINE constexpr int64_t tap_of(Form form, int64_t point) { return form <= wide ? point : point < 4 ? 0 : point - 3; }
+// Whether a tile of which so many steps lie in the tensor needs a point: the first steps + taps - 1 of F, and, with stride 2, as many plain ones as steps.
+KD_INLINE constexpr bool needs(Form form, int64_t point, int64_t steps) {
+  return form <= wide ? point < steps + 2 : point < 4 ? point < steps : point - 4 < steps + 1;
+}
 
 constexpr int64_t kDuPosition = 16 * 16 + 16;  // 36 positions a power of two apart would share few cache sets
-constexpr int64_t kDuBlock = kTaps * kTaps * kDuPosition;
+KD_INLINE constexpr int64_t du_block_floats(Form form) { return kAxes[form].taps * kAxes[form].taps * kDuPosition; }
 KD_INLINE constexpr int64_t filter_position(int64_t in, int64_t width) { return in * width + 16; }  // U: for the same reason
-
-// Of a full tile, along an axis: outputs that count as one with their neighbour in strided_back, where they share the points.
-constexpr int64_t kSteps = 4;
-// Whether a tile of which `steps` (1 to 4) lie in the tensor needs a point: the first steps + taps - 1 of F, and, with stride 2, as many plain ones as steps.
-KD_INLINE constexpr bool needs(int64_t points, int64_t point, int64_t steps) {
-  return points == 6 ? point < steps + 2 : point < 4 ? point < steps : point - 4 < steps + 1;
-}
 
 // An NHWC tensor cut into tiles. `pad`: the first tile's window begins so many pixels above and left of the tensor.
 struct Tiling {
@@ -159,9 +178,9 @@ struct Kernels {
   void (*finish[kForms][2])(const float* du, void* dw, int64_t c, int64_t out, int64_t in, bool add);  // G^T dU G of one 16x16 block; not strided_back
   // M (=|+=) V U of one position, for input channels [in, in + in_count); u: the position's, of those channels only.
   void (*multiply)(const TileBlock& v, int64_t position, int64_t in, int64_t in_count, const float* u, int64_t width, const TileBlock& m, bool add);
-  // dU (=|+=) sum over the tiles of one position, for blocks of 16 x 16 channels: du, the position's, of block (o, i) is du + (o*du_stride + i)*kDuBlock.
+  // dU (=|+=) sum over the tiles of one position, for blocks of 16 x 16 channels: du, the position's, of block (o, i) is du + o*du_row + i*du_block.
   void (*accumulate)(const TileBlock& x, const TileBlock& dy, int64_t position, int64_t in, int64_t in_blocks, int64_t out, int64_t out_blocks, float* du,
-                     int64_t du_stride, bool add);
+                     int64_t du_row, int64_t du_block, bool add);
 };
 
 // What each file offers; null where the compiler or the architecture cannot build it. Data, not functions: asking must not run code of a set that the

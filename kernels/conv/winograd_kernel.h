@@ -23,7 +23,7 @@ struct Stages {
 
   // ---- the one-dimensional transforms of a form (winograd.h): what B^T, A^T, A, G and G^T do to one row or column
   struct Unit {
-    static constexpr int kWindow = 6, kPoints = 6, kOut = 4, kStep = 4;
+    static constexpr int kWindow = 6, kPoints = 6, kOut = 4, kStep = 4, kSteps = 4, kTaps = 6;
     static KD_INLINE void input(const Reg* d, Reg* t) {  // B^T d
       const Reg two = V::set1(2.f), four = V::set1(4.f), five = V::set1(5.f);
       const Reg a = V::fnmadd(four, d[2], d[4]), b = V::fnmadd(four, d[1], d[3]), c = V::sub(d[4], d[2]), e = V::sub(d[3], d[1]);
@@ -77,6 +77,89 @@ struct Stages {
     static constexpr int same_pixels(int first) { return first == 0 ? 1 : first < 5 ? 5 : 6; }
   };
 
+  struct Wide {
+    static constexpr int kWindow = 8, kPoints = 8, kOut = 6, kStep = 6, kSteps = 6, kTaps = 8;
+    static KD_INLINE void input(const Reg* d, Reg* t) {
+      const Reg quarter = V::set1(0.25f), half = V::set1(0.5f), two = V::set1(2.f), four = V::set1(4.f), five = V::set1(5.f);
+      const Reg p = V::set1(4.25f), q = V::set1(5.25f), r = V::set1(1.25f), s = V::set1(2.5f);
+      const Reg e1 = V::fnmadd(p, d[4], V::add(d[2], d[6])), o1 = V::fnmadd(p, d[3], V::add(d[1], d[5]));
+      const Reg e2 = V::fmadd(four, d[2], V::fnmadd(five, d[4], d[6])), o2 = V::fmadd(half, d[5], V::fnmadd(s, d[3], V::mul(two, d[1])));
+      const Reg e3 = V::fmadd(quarter, d[2], V::fnmadd(r, d[4], d[6])), o3 = V::fmadd(two, d[5], V::fnmadd(s, d[3], V::mul(half, d[1])));
+      t[0] = V::fmadd(q, V::sub(d[2], d[4]), V::sub(d[6], d[0]));
+      t[1] = V::add(e1, o1);
+      t[2] = V::sub(e1, o1);
+      t[3] = V::add(e2, o2);
+      t[4] = V::sub(e2, o2);
+      t[5] = V::add(e3, o3);
+      t[6] = V::sub(e3, o3);
+      t[7] = V::fmadd(q, V::sub(d[3], d[5]), V::sub(d[7], d[1]));
+    }
+    static KD_INLINE void output(const Reg* m, Reg* y) {
+      const Reg s1 = V::add(m[1], m[2]), s2 = V::add(m[3], m[4]), s3 = V::add(m[5], m[6]);
+      const Reg d1 = V::sub(m[1], m[2]), d2 = V::sub(m[3], m[4]), d3 = V::sub(m[5], m[6]);
+      y[0] = V::add(V::add(m[0], s1), V::add(s2, s3));
+      y[1] = V::fmadd(V::set1(2.f), d3, V::fmadd(V::set1(1.f / 2), d2, d1));
+      y[2] = V::fmadd(V::set1(4.f), s3, V::fmadd(V::set1(1.f / 4), s2, s1));
+      y[3] = V::fmadd(V::set1(8.f), d3, V::fmadd(V::set1(1.f / 8), d2, d1));
+      y[4] = V::fmadd(V::set1(16.f), s3, V::fmadd(V::set1(1.f / 16), s2, s1));
+      y[5] = V::add(V::fmadd(V::set1(32.f), d3, V::fmadd(V::set1(1.f / 32), d2, d1)), m[7]);
+    }
+    static KD_INLINE void gradient(const Reg* y, Reg* t) {
+      const Reg e1 = V::add(V::add(y[0], y[2]), y[4]), o1 = V::add(V::add(y[1], y[3]), y[5]);
+      const Reg quarter = V::set1(0.25f), four = V::set1(4.f);
+      const Reg e2 = V::fmadd(quarter, V::fmadd(quarter, y[4], y[2]), y[0]), o2 = V::fmadd(quarter, V::fmadd(quarter, y[5], y[3]), y[1]);
+      const Reg e3 = V::fmadd(four, V::fmadd(four, y[4], y[2]), y[0]), o3 = V::fmadd(four, V::fmadd(four, y[5], y[3]), y[1]);
+      t[0] = y[0];
+      t[1] = V::add(e1, o1);
+      t[2] = V::sub(e1, o1);
+      t[3] = V::fmadd(V::set1(0.5f), o2, e2);
+      t[4] = V::fnmadd(V::set1(0.5f), o2, e2);
+      t[5] = V::fmadd(V::set1(2.f), o3, e3);
+      t[6] = V::fnmadd(V::set1(2.f), o3, e3);
+      t[7] = y[5];
+    }
+    static KD_INLINE void filter(const Reg* g, Reg* t) {
+      const Reg s = V::add(g[0], g[2]), ninths = V::set1(-2.f / 9);
+      const Reg q2 = V::fmadd(V::set1(32.f / 45), g[0], V::mul(V::set1(8.f / 45), g[2])), h2 = V::mul(V::set1(16.f / 45), g[1]);
+      const Reg q3 = V::fmadd(V::set1(1.f / 90), g[0], V::mul(V::set1(2.f / 45), g[2])), h3 = V::mul(V::set1(1.f / 45), g[1]);
+      t[0] = V::sub(V::zero(), g[0]);
+      t[1] = V::mul(ninths, V::add(s, g[1]));
+      t[2] = V::mul(ninths, V::sub(s, g[1]));
+      t[3] = V::add(q2, h2);
+      t[4] = V::sub(q2, h2);
+      t[5] = V::add(q3, h3);
+      t[6] = V::sub(q3, h3);
+      t[7] = g[2];
+    }
+    static KD_INLINE void filter_back(const Reg* u, Reg* g) {
+      const Reg s1 = V::mul(V::set1(2.f / 9), V::add(u[1], u[2])), d1 = V::mul(V::set1(2.f / 9), V::sub(u[2], u[1]));
+      const Reg s2 = V::add(u[3], u[4]), d2 = V::sub(u[3], u[4]), s3 = V::add(u[5], u[6]), d3 = V::sub(u[5], u[6]);
+      g[0] = V::fmadd(V::set1(1.f / 90), s3, V::fmadd(V::set1(32.f / 45), s2, V::sub(V::sub(V::zero(), u[0]), s1)));
+      g[1] = V::fmadd(V::set1(1.f / 45), d3, V::fmadd(V::set1(16.f / 45), d2, d1));
+      g[2] = V::fmadd(V::set1(2.f / 45), s3, V::fmadd(V::set1(8.f / 45), s2, V::sub(u[7], s1)));
+    }
+    // The points that are needed have a polynomial of degree steps + 2; the others are zero where its coefficients, at every shift, make zero of the pixels.
+    static KD_INLINE void extend(Reg* d, int64_t steps) {
+      const Reg half = V::set1(0.5f), quarter = V::set1(0.25f), more = V::set1(1.25f);
+      if (steps == 1) {  // x^3 - x
+        d[3] = d[1];
+        d[4] = d[2];
+        d[5] = d[1];
+        d[6] = d[2];
+      } else if (steps == 2) {  // (x^3 - x)(x - 1/2)
+        d[4] = V::fmadd(half, V::sub(d[3], d[1]), d[2]);
+        d[5] = V::fmadd(half, V::sub(d[4], d[2]), d[3]);
+        d[6] = V::fmadd(half, V::sub(d[5], d[3]), d[4]);
+      } else if (steps == 3) {  // (x^3 - x)(x^2 - 1/4)
+        d[5] = V::fnmadd(quarter, d[1], V::mul(more, d[3]));
+        d[6] = V::fnmadd(quarter, d[2], V::mul(more, d[4]));
+      } else if (steps == 4) {  // (x^3 - x)(x^2 - 1/4)(x - 2)
+        const Reg two = V::set1(2.f), a = V::fmadd(half, d[1], V::fnmadd(quarter, d[2], V::mul(more, d[4])));
+        d[6] = V::fmadd(two, V::fnmadd(more, d[3], d[5]), a);
+      }
+    }
+  };
+
   // F(4,2) of the pixels that two taps share: B^T d, A^T m, A y.
   static KD_INLINE void input5(const Reg* d, Reg* t) {
     const Reg two = V::set1(2.f), a = V::sub(d[3], d[2]), b = V::sub(d[3], d[1]);
@@ -94,7 +177,7 @@ struct Stages {
     y[3] = V::add(V::fmadd(V::set1(8.f), m[3], d), m[4]);
   }
   struct Strided {
-    static constexpr int kWindow = 9, kPoints = 9, kOut = 4, kStep = 8;
+    static constexpr int kWindow = 9, kPoints = 9, kOut = 4, kStep = 8, kSteps = 4, kTaps = 6;
     static KD_INLINE void input(const Reg* d, Reg* t) {
       const Reg even[5] = {d[0], d[2], d[4], d[6], d[8]};
 KD_UNROLL(4)
@@ -134,10 +217,9 @@ KD_UNROLL(4)
       if (steps == 1) d[4] = d[2];
       if (steps <= 2) d[6] = d[2];
     }
-    static constexpr int same_pixels(int first) { return first == 5 ? 7 : first + 1; }
   };
   struct StridedBack {
-    static constexpr int kWindow = 5, kPoints = 9, kOut = 8, kStep = 4;
+    static constexpr int kWindow = 5, kPoints = 9, kOut = 8, kStep = 4, kSteps = 4, kTaps = 6;
     static KD_INLINE void input(const Reg* d, Reg* t) {
 KD_UNROLL(4)
       for (int i = 0; i < 4; ++i) t[i] = d[i];
@@ -152,7 +234,6 @@ KD_UNROLL(4)
     static KD_INLINE void extend(Reg* d, int64_t steps) {
       if (steps <= 2) d[3] = d[1];  // with one step d[1] and what follows lie outside and are zeros
     }
-    static constexpr int same_pixels(int first) { return first < 4 ? 4 : 9; }
   };
 
   // A tensor on its way to the points: the one that is convolved, or the gradient of the output.
@@ -221,14 +302,14 @@ KD_UNROLL(2)
 
   // ---- products of wgrad: R output channels x N vectors of input channels in registers, over all tiles, a line of `ahead` asked for with each
   template <int R, int N>
-  static void outer(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add, const float* ahead) {
+  static void outer(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, int64_t du_block, bool add, const float* ahead) {
     Reg sum[R][N];
 KD_UNROLL(8)
     for (int r = 0; r < R; ++r)
 KD_UNROLL(2)
       for (int n = 0; n < N; ++n) {
         sum[r][n] = V::zero();
-        __builtin_prefetch(du + n * L / 16 * kDuBlock + r * 16 + n * L % 16, 1);
+        __builtin_prefetch(du + n * L / 16 * du_block + r * 16 + n * L % 16, 1);
       }
 KD_UNROLL(4)
     for (int64_t t = 0; t < tiles; ++t) {
@@ -247,22 +328,23 @@ KD_UNROLL(8)
     for (int r = 0; r < R; ++r)
 KD_UNROLL(2)
       for (int n = 0; n < N; ++n) {
-        float* to = du + n * L / 16 * kDuBlock + r * 16 + n * L % 16;
+        float* to = du + n * L / 16 * du_block + r * 16 + n * L % 16;
         V::store(to, add ? V::add(V::load(to), sum[r][n]) : sum[r][n]);
       }
   }
   template <int N>
-  static KD_INLINE void outer16(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, bool add, const float* ahead, int64_t ahead_block) {
-    outer<kGradientRows, N>(x, x_block, dy, tiles, du, add, ahead);
+  static KD_INLINE void outer16(const float* x, int64_t x_block, const float* dy, int64_t tiles, float* du, int64_t du_block, bool add, const float* ahead,
+                                int64_t ahead_block) {
+    outer<kGradientRows, N>(x, x_block, dy, tiles, du, du_block, add, ahead);
     if constexpr (L == 16) {
-      outer<8, N>(x, x_block, dy + 8, tiles, du + 8 * 16, add, ahead + ahead_block);
+      outer<8, N>(x, x_block, dy + 8, tiles, du + 8 * 16, du_block, add, ahead + ahead_block);
     } else {
-      outer<5, N>(x, x_block, dy + 6, tiles, du + 6 * 16, add, ahead + ahead_block);
-      outer<5, N>(x, x_block, dy + 11, tiles, du + 11 * 16, add, ahead + ahead_block);
+      outer<5, N>(x, x_block, dy + 6, tiles, du + 6 * 16, du_block, add, ahead + ahead_block);
+      outer<5, N>(x, x_block, dy + 11, tiles, du + 11 * 16, du_block, add, ahead + ahead_block);
     }
   }
   static void accumulate(const TileBlock& x, const TileBlock& dy, int64_t position, int64_t in, int64_t in_blocks, int64_t out, int64_t out_blocks, float* du,
-                         int64_t du_stride, bool add) {
+                         int64_t du_row, int64_t du_block, bool add) {
     const int64_t x_block = x.capacity * 16, dy_block = dy.capacity * 16;
     const float* from_x = x.data + position * x.position + in * x_block;
     const float* from_dy = dy.data + position * dy.position + out * dy_block;
@@ -271,12 +353,12 @@ KD_UNROLL(2)
       const float* next = o ? from_dy + dy.position : from_x + x.position;
       const int64_t next_block = o ? dy_block : x_block;
       for (int64_t i = 0; i < in_blocks;) {
-        float* to = du + (o * du_stride + i) * kDuBlock;
+        float* to = du + o * du_row + i * du_block;
         if (L == 16 && i + 1 == in_blocks) {
-          outer16<1>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add, next, next_block);
+          outer16<1>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, du_block, add, next, next_block);
           i += 1;
         } else {
-          outer16<2>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, add, next, next_block);
+          outer16<2>(from_x + i * x_block, x_block, from_dy + o * dy_block, x.tiles, to, du_block, add, next, next_block);
           i += 2 * L / 16;
         }
       }
@@ -300,11 +382,10 @@ struct Transforms : Stages<V> {
         at[i * Size + j] = inside || (h0 + i >= 0 && h0 + i < s.h && w0 + j >= 0 && w0 + j < s.w) ? image + offset : zeros;
   }
 
-  // Rows [first, kPoints) of the transformed window, as many at once as there are registers for: what does not fit is stored and read back, and stores are what
-  // this waits for. A row needs some of the window's pixels only; what the compiler sees unused it leaves out. The first rows ask for the pixels below.
-  // kShort: the tile has fewer than four steps.
+  // The rows of a transformed window, from `first` on, as many at once as there are registers for. A row needs some of the window's pixels only; what the
+  // compiler sees unused it leaves out. The first rows ask for the pixels below. kShort: the tile has fewer steps than a whole one.
   template <class A, bool kShort, int first>
-  static KD_INLINE void points(const T* const* at, int64_t c, int64_t steps_h, int64_t steps_w, Rows rows, float* to, int64_t position, const T* below,
+  static KD_INLINE void points_by_rows(const T* const* at, int64_t c, int64_t steps_h, int64_t steps_w, Rows rows, float* to, int64_t position, const T* below,
                                int64_t below_row, int64_t below_pixel) {
     constexpr int kSize = A::kSize, kPoints = A::kPoints, kStep = A::kStep, kRoom = (L == 16 ? 24 : 12) / kSize, kSame = A::same_pixels(first) - first;
     constexpr int kCount = kSame < kRoom ? kSame : kRoom;
@@ -334,7 +415,37 @@ KD_UNROLL(9)
       }
     }
     if constexpr (first + kCount < kPoints)
-      points<A, kShort, first + kCount>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
+      points_by_rows<A, kShort, first + kCount>(at, c, steps_h, steps_w, rows, to, position, below, below_row, below_pixel);
+  }
+
+  // The same, all columns first: they go through the first-level cache, and every pixel is read once. Of a window of 36 points that is as fast, but for the
+  // threads that want some of the rows (wgrad of 256@8 10 % slower); of larger ones two or three rows would fit at once, and this is up to twice as fast.
+  template <class A, bool kShort>
+  static KD_INLINE void points_by_columns(const T* const* at, int64_t c, int64_t steps_h, int64_t steps_w, Rows rows, float* to, int64_t position,
+                                          const T* below, int64_t below_row, int64_t below_pixel) {
+    constexpr int kSize = A::kSize, kPoints = A::kPoints, kStep = A::kStep;
+    alignas(64) float half[kPoints][kSize][L];
+    for (int j = 0; j < kSize; ++j) {
+      Reg d[kSize], column[kPoints];
+KD_UNROLL(9)
+      for (int i = 0; i < kSize; ++i) d[i] = V::load(at[i * kSize + j] + c);
+      if (j < kStep)
+KD_UNROLL(8)
+        for (int i = 0; i < kStep; ++i) __builtin_prefetch(below + i * below_row + j * below_pixel + c, 0, 2);
+      if constexpr (kShort) A::extend(d, steps_h);
+      A::transform(d, column);
+KD_UNROLL(9)
+      for (int i = 0; i < kPoints; ++i) V::store(half[i][j], column[i]);
+    }
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+      Reg d[kSize], row[kPoints];
+KD_UNROLL(9)
+      for (int j = 0; j < kSize; ++j) d[j] = V::load(half[i][j]);
+      if constexpr (kShort) A::extend(d, steps_w);
+      A::transform(d, row);
+KD_UNROLL(9)
+      for (int j = 0; j < kPoints; ++j) V::store(to + (i * kPoints + j) * position, row[j]);
+    }
   }
 
   template <class A>
@@ -342,7 +453,7 @@ KD_UNROLL(9)
     const int64_t per_image = s.tiles_h * s.tiles_w;
     for (int64_t t = 0; t < v.tiles; ++t) {
       const int64_t n = v.tile[t] / per_image, th = v.tile[t] % per_image / s.tiles_w, tw = v.tile[t] % s.tiles_w;
-      const int64_t steps_h = th + 1 < s.tiles_h ? kSteps : s.last_h, steps_w = tw + 1 < s.tiles_w ? kSteps : s.last_w;
+      const int64_t steps_h = th + 1 < s.tiles_h ? A::kSteps : s.last_h, steps_w = tw + 1 < s.tiles_w ? A::kSteps : s.last_w;
       const T* at[A::kSize * A::kSize];
       window<A::kSize>(s, static_cast<const T*>(x) + n * s.h * s.w * s.c, A::kStep * th - s.pad, A::kStep * tw - s.pad, static_cast<const T*>(zeros), at);
       // The pixels that the tile below will read first (behind the last row: the next image's) are asked for now: a window's rows lie too far apart for the
@@ -350,8 +461,14 @@ KD_UNROLL(9)
       const T* below = static_cast<const T*>(x) + ((n * s.h + A::kStep * th + A::kSize - s.pad) * s.w + A::kStep * tw) * s.c;
       for (int64_t c = 0; c < s.c; c += L) {
         float* to = v.data + (c / 16 * v.capacity + t) * 16 + c % 16;
-        steps_h < kSteps || steps_w < kSteps ? points<A, true, 0>(at, c, steps_h, steps_w, rows, to, v.position, below, s.w * s.c, s.c)
-                                             : points<A, false, 0>(at, c, kSteps, kSteps, rows, to, v.position, below, s.w * s.c, s.c);
+        const bool is_short = steps_h < A::kSteps || steps_w < A::kSteps;
+        const auto transform = [&](auto kShort) {
+          if constexpr (A::kPoints > 6)
+            points_by_columns<A, kShort>(at, c, steps_h, steps_w, rows, to, v.position, below, s.w * s.c, s.c);
+          else
+            points_by_rows<A, kShort, 0>(at, c, steps_h, steps_w, rows, to, v.position, below, s.w * s.c, s.c);
+        };
+        is_short ? transform(std::true_type{}) : transform(std::false_type{});
       }
     }
   }
@@ -436,17 +553,18 @@ KD_UNROLL(8)
         }
         for (int i = 0; i < 16; ++i)
           for (int l = 0; l < 16; l += L) {
-            Reg half[6][3];
+            constexpr int kTaps = Form::kTaps;
+            Reg half[kTaps][3];
             for (int s = 0; s < 3; ++s) {
               const Reg tap[3] = {V::load(&g[s][i][l]), V::load(&g[3 + s][i][l]), V::load(&g[6 + s][i][l])};
-              Reg column[6];
+              Reg column[kTaps];
               Form::filter(tap, column);
-              for (int r = 0; r < 6; ++r) half[r][s] = column[r];
+              for (int r = 0; r < kTaps; ++r) half[r][s] = column[r];
             }
-            for (int r = 0; r < 6; ++r) {
-              Reg row[6];
+            for (int r = 0; r < kTaps; ++r) {
+              Reg row[kTaps];
               Form::filter(half[r], row);
-              for (int s = 0; s < 6; ++s) V::store(u + (r * 6 + s) * filter_position(in_count, width) + (in + i) * width + o + l, row[s]);
+              for (int s = 0; s < kTaps; ++s) V::store(u + (r * kTaps + s) * filter_position(in_count, width) + (in + i) * width + o + l, row[s]);
             }
           }
       }
@@ -454,13 +572,14 @@ KD_UNROLL(8)
 
   template <class Form>
   static void finish(const float* du, void* gradient_of_w, int64_t c, int64_t out, int64_t in, bool add) {
+    constexpr int kTaps = Form::kTaps;
     T* dw = static_cast<T*>(gradient_of_w);
     for (int o = 0; o < 16; ++o)
       for (int l = 0; l < 16; l += L) {
-        Reg half[3][6];
-        for (int j = 0; j < 6; ++j) {
-          Reg d[6], column[3];
-          for (int i = 0; i < 6; ++i) d[i] = V::load(du + (i * 6 + j) * kDuPosition + o * 16 + l);
+        Reg half[3][kTaps];
+        for (int j = 0; j < kTaps; ++j) {
+          Reg d[kTaps], column[3];
+          for (int i = 0; i < kTaps; ++i) d[i] = V::load(du + (i * kTaps + j) * kDuPosition + o * 16 + l);
           Form::filter_back(d, column);
           for (int i = 0; i < 3; ++i) half[i][j] = column[i];
         }
@@ -476,28 +595,40 @@ KD_UNROLL(8)
   }
 };
 
+template <class F>
+static constexpr bool describes(Form form) {
+  return F::kPoints == kAxes[form].points && F::kOut == kAxes[form].out && F::kSteps == kAxes[form].steps && F::kTaps == kAxes[form].taps;
+}
+
 template <class V>
 static constexpr Kernels kernels_of() {
   using S = Stages<V>;
   using Unit = typename S::Unit;
+  using Wide = typename S::Wide;
   using Strided = typename S::Strided;
   using Back = typename S::StridedBack;
   using F = Transforms<V, float>;
   using B = Transforms<V, uint16_t>;
-  static_assert(Unit::kPoints == kAxes[unit].points && Strided::kPoints == kAxes[strided].points && Back::kPoints == kAxes[strided_back].points);
-  static_assert(Unit::kOut == kAxes[unit].out && Strided::kOut == kAxes[strided].out && Back::kOut == kAxes[strided_back].out);
+  static_assert(describes<Unit>(unit) && describes<Wide>(wide) && describes<Strided>(strided) && describes<Back>(strided_back));
   return {.width = S::kWidth,
           .input = {{F::template input<Unit>, B::template input<Unit>},
+                    {F::template input<Wide>, B::template input<Wide>},
                     {F::template input<Strided>, B::template input<Strided>},
                     {F::template input<Back>, B::template input<Back>}},
-          .gradient = {{F::template gradient<Unit>, B::template gradient<Unit>}, {F::template gradient<Strided>, B::template gradient<Strided>}},
+          .gradient = {{F::template gradient<Unit>, B::template gradient<Unit>},
+                       {F::template gradient<Wide>, B::template gradient<Wide>},
+                       {F::template gradient<Strided>, B::template gradient<Strided>}},
           .output = {{F::template output<Unit>, B::template output<Unit>},
+                     {F::template output<Wide>, B::template output<Wide>},
                      {F::template output<Strided>, B::template output<Strided>},
                      {F::template output<Back>, B::template output<Back>}},
           .pack = {{F::template pack<Unit>, B::template pack<Unit>},
+                   {F::template pack<Wide>, B::template pack<Wide>},
                    {F::template pack<Strided>, B::template pack<Strided>},
                    {F::template pack<Strided>, B::template pack<Strided>}},
-          .finish = {{F::template finish<Unit>, B::template finish<Unit>}, {F::template finish<Strided>, B::template finish<Strided>}},
+          .finish = {{F::template finish<Unit>, B::template finish<Unit>},
+                     {F::template finish<Wide>, B::template finish<Wide>},
+                     {F::template finish<Strided>, B::template finish<Strided>}},
           .multiply = S::multiply,
           .accumulate = S::accumulate};
 }
