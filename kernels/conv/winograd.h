@@ -101,7 +101,7 @@
 //   fprop         14.2  13.4     12.1  11.1     5.28  4.79     4.58  4.18
 //   dgrad         14.0  13.0     12.0  10.9     5.24  4.61     4.70  4.13
 //   wgrad         13.5  13.2     13.9  12.6     5.24  5.05     4.78  4.51
-// Predicted from the products: a sixth less of the time that is products. Its transforms took twice F(4x4,3x3)'s time when they kept three rows in registers.
+// Predicted from the products: a sixth less of the time that is products.
 // Arrays of sums were kept on the stack, copied into registers and back for every tile, as long as g++ unrolled loops over them late: 240 cycles a tile, of
 // 2000 at 64 channels (104 -> 115 of 117 GF/s a thread). Hence KD_UNROLL. The output's loops are better left alone (unrolled 2 % slower).
 // Nothing travels between threads that can be had without: when the host puts the two cores on different core complexes, a line's round trip takes 340 ns and
