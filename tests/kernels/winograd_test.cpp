@@ -93,6 +93,9 @@ struct Result {
   std::vector<double> got, want;
 };
 
+// winograd6 can do what it does not offer, f32 and maps where it gains nothing: its formulas are tested with them.
+bool is_wide(const ConvAlgorithm& a) { return std::string_view(a.name).starts_with("winograd6"); }
+
 // Every form of the three operations by one algorithm.
 std::vector<Result> run_all(const ConvAlgorithm& algorithm, Data& d) {
   const ConvShape& s = d.s;
@@ -101,6 +104,7 @@ std::vector<Result> run_all(const ConvAlgorithm& algorithm, Data& d) {
   std::vector<Result> results;
   const auto packed = [&](ConvOp op) {
     const ConvProblem problem{op, s, type};
+    EXPECT_TRUE(is_wide(algorithm) || algorithm.offers(problem));
     std::vector<float> memory(static_cast<size_t>(algorithm.packed_bytes(problem, parameters)) / 4, std::nanf(""));
     if (!memory.empty()) algorithm.pack(problem, d.w.raw(), parameters, memory.data());
     return memory;
@@ -204,8 +208,6 @@ std::vector<const ConvAlgorithm*> algorithms() {
   for (const ConvAlgorithm& a : emulated_winograd_algorithms()) all.push_back(&a);
   return all;
 }
-// winograd6 can do what it does not offer, f32 and maps where it gains nothing: its formulas are tested with them.
-bool is_wide(const ConvAlgorithm& a) { return std::string_view(a.name).starts_with("winograd6"); }
 bool does(const ConvAlgorithm& a, const ConvShape& s) { return !is_wide(a) || s.stride == 1; }
 std::vector<const ConvAlgorithm*> algorithms(const ConvShape& s) {
   std::vector<const ConvAlgorithm*> some;
