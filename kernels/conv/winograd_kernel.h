@@ -538,21 +538,25 @@ KD_UNROLL(8)
   template <class Form>
   static void pack(const void* filter, int64_t c, bool dgrad, int64_t first, int64_t in_count, int64_t out, int64_t width, float* u) {
     const T* w = static_cast<const T*>(filter);
+    const int64_t line = 9 * c, tap_step = dgrad ? -c : c;
+    // Where 16 x 16 channels begin at the first tap, as 16 lines of 16 elements. fprop: lines are output channels; dgrad: input ones, and the filter is turned.
+    const auto block = [&](int64_t in, int64_t o) { return dgrad ? w + (first + in) * line + 8 * c + out + o : w + (out + o) * line + first + in; };
     for (int64_t in = 0; in < in_count; in += 16)
       for (int64_t o = 0; o < width; o += 16) {
+        const T* from = block(in, o);
+        const T* next = o + 16 < width ? block(in, o + 16) : in + 16 < in_count ? block(in + 16, 0) : from;
         float g[9][16][16];  // [tap][in][out]
         for (int tap = 0; tap < 9; ++tap) {
-          for (int a = 0; a < 16; ++a) {
-            const T* from = dgrad ? w + ((first + in + a) * 9 + 8 - tap) * c + out + o : w + ((out + o + a) * 9 + tap) * c + first + in;
-            for (int l = 0; l < 16; l += L) V::store(&g[tap][a][l], V::load(from + l));
-          }
+          for (int a = 0; a < 16; ++a)
+            for (int l = 0; l < 16; l += L) V::store(&g[tap][a][l], V::load(from + a * line + tap * tap_step + l));
           if (dgrad) continue;
           simd::Words row[16];
           std::memcpy(row, g[tap], sizeof row);
           simd::transpose_16<V>(row);
           std::memcpy(g[tap], row, sizeof row);
         }
-        for (int i = 0; i < 16; ++i)
+        for (int i = 0; i < 16; ++i) {
+          for (int tap = 0; tap < 9; ++tap) __builtin_prefetch(next + i * line + tap * tap_step, 0, 2);  // 144 lines apart, which no hardware asks for
           for (int l = 0; l < 16; l += L) {
             constexpr int kTaps = Form::kTaps;
             Reg half[kTaps][3];
@@ -568,6 +572,7 @@ KD_UNROLL(8)
               for (int s = 0; s < kTaps; ++s) V::store(u + (r * kTaps + s) * filter_position(in_count, width) + (in + i) * width + o + l, row[s]);
             }
           }
+        }
       }
   }
 
