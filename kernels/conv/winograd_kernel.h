@@ -556,7 +556,7 @@ KD_UNROLL(8)
           std::memcpy(g[tap], row, sizeof row);
         }
         for (int i = 0; i < 16; ++i) {
-          for (int tap = 0; tap < 9; ++tap) __builtin_prefetch(next + i * line + tap * tap_step, 0, 2);  // 144 lines apart, which no hardware asks for
+          for (int tap = 0; tap < 9; ++tap) __builtin_prefetch(next + i * line + tap * tap_step, 0, 2);  // 144 places, each a line or less: no stream to the hardware
           for (int l = 0; l < 16; l += L) {
             constexpr int kTaps = Form::kTaps;
             Reg half[kTaps][3];
