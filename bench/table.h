@@ -58,7 +58,7 @@ std::string render(const std::vector<Table>&, Format);
 // Adds where the rows come from: a column "runs" in CSV and TSV, numbered footnotes in the others.
 void add_trace(Table&, Format);
 
-// ---- study_tables.cpp
+// ---- study_tables*.cpp
 
 constexpr const char* kAttentionCaveat =
     "Caveat: class_sum weighs the features by the sum of the classifier's rows, which softmax training without weight decay leaves at its random start. "
