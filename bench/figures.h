@@ -20,7 +20,6 @@ struct ReportFigure {
 };
 std::string file_svg(const ReportFigure&);  // the figure as one file that stands alone
 
-using Groups = std::vector<RunGroup>;
 Groups students_of(const Groups&);
 
 std::vector<ReportFigure> accuracy_figures(const Groups&);     // top-1; many, medium and few-shot classes; F7 affinity of the views

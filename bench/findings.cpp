@@ -24,22 +24,12 @@ std::string listed(const std::vector<std::string>& words) {
 }
 
 double last(const RunSummary& r) { return r.test_top1_last; }
-bool same_data(const RunGroup& a, const RunGroup& b) { return a.front().dataset == b.front().dataset && a.front().train_images == b.front().train_images; }
 
 const RunGroup* best_of(const std::vector<RunGroup>& groups, const RunGroup& like, const std::string& kind) {
   const RunGroup* best = nullptr;
   for (const RunGroup& g : groups)
     if (g.front().kind == kind && same_data(g, like) && (!best || stat_of(g, last).mean > stat_of(*best, last).mean)) best = &g;
   return best;
-}
-
-const RunGroup* baseline_of(const std::vector<RunGroup>& groups, const RunGroup& student) {
-  const RunSummary& s = student.front();
-  for (const RunGroup& g : groups) {
-    const RunSummary& b = g.front();
-    if (b.kind == "baseline" && same_data(g, student) && b.view == s.view && b.arch == s.arch && b.params == s.params) return &g;
-  }
-  return nullptr;
 }
 
 void describe_student(const std::vector<RunGroup>& groups, const RunGroup& best, Findings& into) {

@@ -382,12 +382,12 @@ Gallery read_gallery(const RunSummary& run) {
   return gallery;
 }
 
-std::vector<RunGroup> group_runs(std::vector<RunSummary> runs) {
+Groups group_runs(std::vector<RunSummary> runs) {
   auto key = [](const RunSummary& r) { return std::tuple(r.dataset, r.train_images, kind_order(r.kind), r.teachers.size(), name_order(r.name), r.name); };
   std::stable_sort(runs.begin(), runs.end(), [&](const RunSummary& a, const RunSummary& b) { return std::tuple(key(a), a.seed) < std::tuple(key(b), b.seed); });
   std::set<std::string> datasets;
   std::set<std::pair<std::string, int64_t>> sizes;
-  std::vector<RunGroup> groups;
+  Groups groups;
   for (RunSummary& run : runs) {
     datasets.insert(run.dataset);
     sizes.insert({run.dataset, run.train_images});
@@ -399,6 +399,22 @@ std::vector<RunGroup> group_runs(std::vector<RunSummary> runs) {
     if (sizes.size() > datasets.size()) group.label += fmt::format(" · {} images", group.front().train_images);
   }
   return groups;
+}
+
+bool same_data(const RunGroup& a, const RunGroup& b) { return a.front().dataset == b.front().dataset && a.front().train_images == b.front().train_images; }
+
+const RunGroup* baseline_of(const Groups& groups, const RunGroup& student) {
+  const RunSummary& s = student.front();
+  const auto name = read_name(s.name);
+  const RunGroup* plain = nullptr;
+  for (const RunGroup& g : groups) {
+    const RunSummary& b = g.front();
+    if (b.kind != "baseline" || !same_data(g, student) || b.view != s.view || b.arch != s.arch || b.params != s.params) continue;
+    const auto own = read_name(b.name);
+    if (name && own && own->arm == name->arm) return &g;
+    if (!plain && (!own || own->arm.empty())) plain = &g;
+  }
+  return plain;
 }
 
 Stat stat_of(const std::vector<double>& values) {

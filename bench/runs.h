@@ -114,7 +114,12 @@ struct RunGroup {
 };
 // Seeds of one (dataset, training images, name) together, ordered by seed; teachers, baselines, students, each in the order of their names: fewer
 // teachers first, weak before strong.
-std::vector<RunGroup> group_runs(std::vector<RunSummary>);
+using Groups = std::vector<RunGroup>;
+Groups group_runs(std::vector<RunSummary>);
+
+bool same_data(const RunGroup&, const RunGroup&);  // the same training images
+// The run without teachers that a student is compared with: same images, view and network; of the same arm, else of none. Null: there is none.
+const RunGroup* baseline_of(const Groups&, const RunGroup& student);
 
 struct Stat {
   int64_t n = 0;

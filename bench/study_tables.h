@@ -14,8 +14,6 @@
 
 namespace kd::study {
 
-using Groups = std::vector<RunGroup>;
-
 // ---- orders and names
 
 inline auto model_order(const std::string& model) { return std::tuple(model == "S" ? 0 : model == "Ens" ? 2 : 1, model); }

@@ -89,21 +89,6 @@ std::vector<Table> study::teacher_tables(const Section& section) {
 
 namespace {
 
-// The run without teachers that a student is compared with: same images, view and network; of the same arm where baselines have arms.
-const RunGroup* baseline_of(const Groups& groups, const RunGroup& student) {
-  const RunSummary& s = student.front();
-  const auto name = read_name(s.name);
-  const RunGroup* plain = nullptr;
-  for (const RunGroup& g : groups) {
-    const RunSummary& b = g.front();
-    if (b.kind != "baseline" || b.view != s.view || b.arch != s.arch || b.params != s.params) continue;
-    const auto own = read_name(b.name);
-    if (name && own && own->arm == name->arm) return &g;
-    if (!plain && (!own || own->arm.empty())) plain = &g;
-  }
-  return plain;
-}
-
 // The student of as many weakly augmented teachers, same view and arm.
 const RunGroup* weak_weak_of(const Groups& groups, const RunGroup& student) {
   const auto name = read_name(student.front().name);

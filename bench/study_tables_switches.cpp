@@ -132,7 +132,6 @@ namespace {
 // Published − clean of one number on the same runs: the mean over runs of each seed, then over seeds.
 struct MetricSwitch {
   const char *id, *measured;
-  int decimals;
   std::function<double(const RunSummary&)> difference;
 };
 std::vector<MetricSwitch> metric_switches() {
@@ -140,20 +139,20 @@ std::vector<MetricSwitch> metric_switches() {
   auto rk = [](const RunSummary& r, const std::string& key) { return rk_number(r, "test", key); };
   auto iou = [](const RunSummary& r, const char* kind, Numbers MapEval::*quantity) { return map_number(r, kind, quantity, "T1-T2"); };
   return {
-      {"P5", "agreement T1–S: rk − std", 3, [=](const RunSummary& r) { return rk(r, "1Tand1S_f") - pair(r, "T1-S", "agreement"); }},
-      {"P6", "KL of T1 and S: rk − KL(T1‖S)", 3, [=](const RunSummary& r) { return rk(r, "1Tand1S_kl") - pair(r, "T1-S", "kl_ab"); }},
-      {"P7", "gap, points: rk − std", 2, [](const RunSummary& r) { return number_in(r.gap, "gap_rk") - number_in(r.gap, "gap"); }},
-      {"P18", "IoU T1–T2: class_sum − pred_class", 3,
+      {"P5", "agreement T1–S: rk − std", [=](const RunSummary& r) { return rk(r, "1Tand1S_f") - pair(r, "T1-S", "agreement"); }},
+      {"P6", "KL of T1 and S: rk − KL(T1‖S)", [=](const RunSummary& r) { return rk(r, "1Tand1S_kl") - pair(r, "T1-S", "kl_ab"); }},
+      {"P7", "gap, points: rk − std", [](const RunSummary& r) { return number_in(r.gap, "gap_rk") - number_in(r.gap, "gap"); }},
+      {"P18", "IoU T1–T2: class_sum − pred_class",
        [=](const RunSummary& r) { return iou(r, "class_sum", &MapEval::iou) - iou(r, "pred_class", &MapEval::iou); }},
-      {"P19", "IoU T1–T2: rk − std", 3, [=](const RunSummary& r) { return iou(r, "pred_class", &MapEval::iou_rk) - iou(r, "pred_class", &MapEval::iou); }},
-      {"P20", "MI T1–S, nats: rk − plug-in", 3, [=](const RunSummary& r) { return rk(r, "1Tand1S_mi") - pair(r, "T1-S", "mi_plugin"); }},
-      {"P21", "ECE of S: rk − std", 3, [](const RunSummary& r) { return model_number(r, "test", "S", "ece_rk") - model_number(r, "test", "S", "ece"); }},
-      {"P22", "agreement Ens–S: rk − std", 3,
+      {"P19", "IoU T1–T2: rk − std", [=](const RunSummary& r) { return iou(r, "pred_class", &MapEval::iou_rk) - iou(r, "pred_class", &MapEval::iou); }},
+      {"P20", "MI T1–S, nats: rk − plug-in", [=](const RunSummary& r) { return rk(r, "1Tand1S_mi") - pair(r, "T1-S", "mi_plugin"); }},
+      {"P21", "ECE of S: rk − std", [](const RunSummary& r) { return model_number(r, "test", "S", "ece_rk") - model_number(r, "test", "S", "ece"); }},
+      {"P22", "agreement Ens–S: rk − std",
        [=](const RunSummary& r) {
          return rk(r, fmt::format("{}Tand1S_f", r.teachers.size())) - (r.teachers.size() > 1 ? pair(r, "Ens-S", "agreement") : kNotMeasured);
        }},
-      {"P28", "affinity, weak: base − test", 3, [](const RunSummary& r) { return number_in(r.affinity, "weak_base") - number_in(r.affinity, "weak_test"); }},
-      {"P28", "affinity, strong: base − test", 3,
+      {"P28", "affinity, weak: base − test", [](const RunSummary& r) { return number_in(r.affinity, "weak_base") - number_in(r.affinity, "weak_test"); }},
+      {"P28", "affinity, strong: base − test",
        [](const RunSummary& r) { return number_in(r.affinity, "strong_base") - number_in(r.affinity, "strong_test"); }},
   };
 }

@@ -536,6 +536,20 @@ TEST(Findings, GainIsPairedBySeed) {
   EXPECT_NE(gain.find("by +3.00 points (95 % interval +0.52 to +5.48, 3 seeds)"), gain.npos) << gain;  // differences 2, 3, 4
 }
 
+// As in the tables: a grid's arms have baselines of their own, and another arm's was trained otherwise.
+TEST(Findings, GainIsOverTheBaselineOfTheSameArm) {
+  Tree tree;
+  for (int64_t seed : {0, 1, 2}) {
+    add(tree, {.name = "only_Sw_mixup", .kind = "baseline", .seed = seed, .top1 = 60});
+    add(tree, {.name = "only_Sw_plain", .kind = "baseline", .seed = seed, .top1 = 70});
+    add(tree, {.name = "T1w_Sw_plain", .kind = "student", .seed = seed, .top1 = 75, .teachers = {"T1w"}});
+  }
+  std::string gain;
+  for (const auto& s : findings_of(group_runs(find_runs(tree.path()))).sentences)
+    if (s.topic == "Gain") gain = s.text;
+  EXPECT_NE(gain.find("only_Sw_plain, reaches 70.00"), gain.npos) << gain;
+}
+
 // ---- figures
 
 TEST(Svg, LineChartPutsPointsWhereTheNumbersSay) {
