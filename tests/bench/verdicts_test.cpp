@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 
+#include "bench/metric_correlations.h"
 #include "engine/base/check.h"
 #include "engine/base/rng.h"
 
