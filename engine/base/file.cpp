@@ -15,7 +15,7 @@ namespace {
 std::string reason() { return std::strerror(errno); }
 
 int open_for_reading(const Path& path) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO is refused below instead of waited for
   KD_INPUT(fd >= 0, "{}: cannot open: {}", path.string(), reason());
   struct stat info {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {

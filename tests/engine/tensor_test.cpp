@@ -2,6 +2,7 @@
 #include "engine/base/tensor.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -245,6 +246,8 @@ TEST_F(File, Errors) {
     expect_parts(error_of([&] { read(dir_ / "missing"); }), {"missing: ", "No such file or directory"});
     expect_parts(error_of([&] { read(dir_); }), {dir_.c_str(), "not a regular file"});
   }
+  ASSERT_EQ(::mkfifo((dir_ / "fifo").c_str(), 0600), 0);
+  expect_parts(error_of([&] { read_text(dir_ / "fifo"); }), {"fifo: not a regular file"});  // nobody writes to it: waiting would never end
   expect_parts(error_of([&] { write_atomically(dir_ / "no" / "such", "x"); }), {"such.tmp: cannot write", "No such file or directory"});
   write_atomically(dir_ / "file", "x");
   expect_parts(error_of([&] { make_directories(dir_ / "file"); }), {"file: cannot create the directory"});
