@@ -66,7 +66,7 @@ const GpuInfo& gpu_info();
 // First thing in every main. Throws when this binary needs instructions that the machine lacks. Bounds how long OpenMP threads spin at a barrier, by
 // starting the program again with GOMP_SPINCOUNT set: libgomp reads it before main. With its default (seconds of spinning) a machine with one other busy
 // process ran a training step 3.3 times slower (3762 ms against 1128), because the waiting thread burns the time slice that the late one needs.
-// GOMP_SPINCOUNT or OMP_WAIT_POLICY set by the user wins.
+// GOMP_SPINCOUNT or OMP_WAIT_POLICY set by the user wins. A file size limit (ulimit -f) becomes an error of the write instead of the process's end.
 void start_process(char** argv);
 
 }  // namespace kd

@@ -336,6 +336,14 @@ class BadInput(Temporary):
         finally:
             subprocess.run(["umount", mount], check=True)
 
+    def test_file_size_limit(self):
+        """Beyond `ulimit -f` a write fails like one on a full disk; the signal that comes with it does not end the process first."""
+        command = ["bash", "-c", 'ulimit -f 40; exec "$@"', "-", BINARY, "train", "--quiet", "--out", self.dir / "runs", *SMALL]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertRegex(result.stderr, r"\Akd_bench: [^\n]*\.safetensors\.tmp: cannot write: File too large\n\Z")
+        self.assertEqual([p.name for p in self.dir.rglob("*.tmp")], [])
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
