@@ -254,7 +254,9 @@ int run_main(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     kd::start_process(argv);
-    return kd::run_main(argc, argv);
+    const int status = kd::run_main(argc, argv);
+    kd::flush_output();
+    return status;
   } catch (const std::exception& e) {
     std::fflush(stdout);
     fmt::print(stderr, "kd_bench: {}\n", e.what());

@@ -10,6 +10,7 @@
 
 #include "bench/ceilings.h"
 #include "bench/timing.h"
+#include "engine/base/file.h"
 #include "engine/base/memory.h"
 #include "kernels/common/cases.h"
 #include "kernels/conv/conv_algorithm.h"
@@ -239,7 +240,9 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     kd::start_process(argv);
-    return kd::bench::run(argc, argv);
+    const int status = kd::bench::run(argc, argv);
+    kd::flush_output();
+    return status;
   } catch (const std::exception& e) {
     fmt::print(stderr, "kd_bench_kernels: {}\n", e.what());
     return 1;

@@ -16,6 +16,7 @@
 
 #include "bench/timing.h"
 #include "bench/train_step.h"
+#include "engine/base/file.h"
 #include "engine/base/profile.h"
 
 namespace kd {
@@ -262,7 +263,9 @@ int run_main(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     kd::start_process(argv);
-    return kd::run_main(argc, argv);
+    const int status = kd::run_main(argc, argv);
+    kd::flush_output();
+    return status;
   } catch (const std::exception& e) {
     fmt::print(stderr, "kd_bench_step: {}\n", e.what());
     return 1;

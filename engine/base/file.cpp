@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "engine/base/check.h"
@@ -104,6 +105,12 @@ void write_atomically(const Path& path, const std::function<void(FileWriter&)>& 
 
 void write_atomically(const Path& path, std::string_view text) {
   write_atomically(path, [&](FileWriter& out) { out.write(text); });
+}
+
+void flush_output() {
+  errno = 0;
+  const bool good = std::fflush(stdout) == 0 && !std::ferror(stdout);
+  KD_INPUT(good, "standard output: cannot write: {}", errno ? reason() : "an earlier write failed");
 }
 
 void make_directories(const Path& path) {

@@ -38,6 +38,8 @@ class FileWriter {
 void write_atomically(const Path& path, const std::function<void(FileWriter&)>& fill);
 void write_atomically(const Path& path, std::string_view text);
 
+void flush_output();  // throws where what was printed did not arrive (standard output on a full disk, say)
+
 void make_directories(const Path&);  // with the path and reason in its error
 
 }  // namespace kd

@@ -336,9 +336,16 @@ class BadInput(Temporary):
         finally:
             subprocess.run(["umount", mount], check=True)
 
+    def test_output_that_does_not_arrive(self):
+        for args in (["config", "keys"], ["config", "diff", "clean", "smoke"], ["--help"]):
+            with open("/dev/full", "w") as full:
+                result = subprocess.run([BINARY, *args], stdout=full, stderr=subprocess.PIPE, text=True, timeout=600)
+            self.assertEqual(result.returncode, 1, args)
+            self.assertRegex(result.stderr, r"\Akd_bench: [^\n]*cannot write[^\n]*No space left on device\n\Z")
+
     def test_file_size_limit(self):
         """Beyond `ulimit -f` a write fails like one on a full disk; the signal that comes with it does not end the process first."""
-        command = ["bash", "-c", 'ulimit -f 40; exec "$@"', "-", BINARY, "train", "--quiet", "--out", self.dir / "runs", *SMALL]
+        command = ["bash", "-c", 'ulimit -f 40; exec "$@"', "-", BINARY, "train", "--quiet", "--no-tune", "--out", self.dir / "runs", *SMALL]
         result = subprocess.run(command, capture_output=True, text=True, timeout=600)
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertRegex(result.stderr, r"\Akd_bench: [^\n]*\.safetensors\.tmp: cannot write: File too large\n\Z")
