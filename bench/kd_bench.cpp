@@ -259,7 +259,7 @@ int main(int argc, char** argv) {
     return status;
   } catch (const std::exception& e) {
     std::fflush(stdout);
-    fmt::print(stderr, "kd_bench: {}\n", e.what());
+    fmt::print(stderr, "kd_bench: {}\n", kd::as_one_line(e.what()));
     return 1;
   }
 }

@@ -244,7 +244,7 @@ int main(int argc, char** argv) {
     kd::flush_output();
     return status;
   } catch (const std::exception& e) {
-    fmt::print(stderr, "kd_bench_kernels: {}\n", e.what());
+    fmt::print(stderr, "kd_bench_kernels: {}\n", kd::as_one_line(e.what()));
     return 1;
   }
 }

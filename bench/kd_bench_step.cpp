@@ -267,7 +267,7 @@ int main(int argc, char** argv) {
     kd::flush_output();
     return status;
   } catch (const std::exception& e) {
-    fmt::print(stderr, "kd_bench_step: {}\n", e.what());
+    fmt::print(stderr, "kd_bench_step: {}\n", kd::as_one_line(e.what()));
     return 1;
   }
 }

@@ -5,6 +5,7 @@
 #pragma once
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #if defined(__CUDACC__)
 #include <sstream>
@@ -17,6 +18,9 @@ namespace kd {
 class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+
+// For one line on a terminal: control characters, as a damaged file that a message quotes or a file's name may hold them, become \x0a.
+std::string as_one_line(std::string_view);
 
 [[noreturn]] void fail_contract(const char* file, int line, const std::string& message);
 

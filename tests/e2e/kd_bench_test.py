@@ -322,6 +322,7 @@ class BadInput(Temporary):
         self.refused("report", self.dir / "nothing", says=["nothing"])
         self.refused("train", "--device", "cuda", *SMALL, says=["CUDA"])
         self.refused("convert", self.dir / "file", says=["file"])
+        self.refused("convert", self.dir / "two\nlines", says=["two\\x0alines"])
 
     def test_full_disk(self):
         """A run on a file system with no room left ends in one line, with nothing half-written under a final name."""

@@ -260,6 +260,7 @@ TEST_F(File, Errors) {
 TEST(Check, MessagesSayWhatAndWhere) {
   expect_parts(error_of([] { KD_CHECK(1 > 2, "op: {} rows, {} labels", 3, 4); }), {"op: 3 rows, 4 labels (tensor_test.cpp:"});
   EXPECT_EQ(error_of([] { KD_INPUT(false, "run.yaml:7: no key '{}'", "lr"); }), "run.yaml:7: no key 'lr'");
+  EXPECT_EQ(as_one_line("a\nb\x1b[31m\x7f κ"), "a\\x0ab\\x1b[31m\\x7f κ");
 }
 
 }  // namespace
