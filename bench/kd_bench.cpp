@@ -21,6 +21,15 @@ std::string joined(int argc, char** argv) {
   return line;
 }
 
+// What is wrong with the flags, in one line, and which help says more. `app` is the whole program; what was understood of the line tells the verb.
+std::string usage_error(const CLI::App* app, const CLI::Error& error) {
+  std::string words = "kd_bench";
+  while (!app->get_subcommands().empty()) app = app->get_subcommands()[0], words += " " + app->get_name();
+  const std::vector<std::string> unknown = app->remaining();
+  const bool no_verb = dynamic_cast<const CLI::RequiredError*>(&error) && !unknown.empty();
+  return fmt::format("kd_bench: {}; see '{} --help'\n", no_verb ? as_one_line(fmt::format("'{}' is no verb", unknown[0])) : as_one_line(error.what()), words);
+}
+
 // "recipe.yaml key=value ..." in any order: what holds an '=' is a setting, the one other word is the recipe.
 struct RecipeWords {
   Path file = {};
@@ -47,6 +56,7 @@ Recipe recipe_from(const std::vector<std::string>& words) {
 int run_main(int argc, char** argv) {
   CLI::App app{"kd_bench: knowledge-distillation experiments, from training to report. Start with: kd_bench demo"};
   app.require_subcommand(1);
+  app.failure_message(usage_error);
   app.set_help_all_flag("--help-all", "the flags of every verb");
   std::string device_name = "auto";
   const char* devices = "auto, cpu, cuda, or emulated: the CUDA kernels run by the CPU, slowly, for debuggers and readers";

@@ -314,6 +314,14 @@ class BadInput(Temporary):
         self.assertEqual(len(many.stderr.splitlines()), 1, many.stderr)
         self.assertIn(f"OMP_NUM_THREADS={len(os.sched_getaffinity(0))}", many.stderr)
 
+    def test_flags(self):
+        self.refused(says=["kd_bench: ", "subcommand is required", "'kd_bench --help'"])
+        self.refused("tarin", says=["kd_bench: 'tarin' is no verb", "'kd_bench --help'"])
+        self.refused("data", "shwo", says=["kd_bench: 'shwo' is no verb", "'kd_bench data --help'"])
+        self.refused("train", "--fast", says=["kd_bench: ", "--fast", "'kd_bench train --help'"])
+        self.refused("eval", says=["kd_bench: runs is required", "'kd_bench eval --help'"])
+        self.refused("data", "generate", "-o", self.dir, "--train", "many", says=["--train", "many", "'kd_bench data generate --help'"])
+
     def test_outputs(self):
         (self.dir / "file").write_text("in the way")
         self.refused("train", "--quiet", "--out", self.dir / "file", *SMALL, says=["file"])
