@@ -434,7 +434,7 @@ Grid plan_grid(const Path& file, const std::vector<std::string>& words, const Pa
 RunState state_of(const GridRun& run, double stale_seconds) {
   using Kind = RunState::Kind;
   RunState state;
-  if (std::filesystem::exists(run.dir / "config.yaml")) {
+  if (holds_epochs(run.dir) && std::filesystem::exists(run.dir / "config.yaml")) {
     try {
       const std::string difference = recipe_difference(load_recipe(run.dir / "config.yaml", {}), run.recipe);
       if (!difference.empty()) return {.kind = Kind::refused, .note = fmt::format("holds a run of another recipe ({} now)", difference)};

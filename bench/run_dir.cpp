@@ -116,6 +116,7 @@ int take_lock(const Path& path) {
 }
 
 void require_same_run(const Path& path, const Recipe& recipe, const RunInfo& info) {
+  if (!holds_epochs(path)) return;
   const Path config = path / "config.yaml", env = path / "env.json";
   if (std::filesystem::exists(config)) {
     const std::string difference = recipe_difference(load_recipe(config, {}), recipe);
@@ -146,6 +147,12 @@ double number_of(const Record& record, std::string_view key) {
 std::string text_of(const Record& record, std::string_view key) {
   const Value* value = find_value(record, key);
   return value && std::holds_alternative<std::string>(*value) ? std::get<std::string>(*value) : "";
+}
+
+bool holds_epochs(const Path& run) {
+  std::error_code code;
+  const auto metrics = std::filesystem::file_size(run / "metrics.jsonl", code);
+  return (!code && metrics > 0) || std::filesystem::exists(run / "ckpt" / "state.safetensors") || std::filesystem::exists(run / "DONE");
 }
 
 RunDir::RunDir(const Path& path, const Recipe& recipe, const RunInfo& info) : path_(path) {

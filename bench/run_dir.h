@@ -27,6 +27,10 @@ const Value* find_value(const Record&, std::string_view key);  // null if there 
 double number_of(const Record&, std::string_view key);         // NaN if there is none or it is no number
 std::string text_of(const Record&, std::string_view key);      // empty if there is none or it is no string
 
+// Whether a run directory has anything that another recipe would spoil: a checkpoint to go on from, a line of metrics, or a finished run. A run that was
+// refused or that failed before its first epoch was over has not.
+bool holds_epochs(const Path& run);
+
 struct RunInfo {
   std::string command = {};       // the command line
   std::string dataset_hash = {};  // empty: unknown
@@ -35,7 +39,7 @@ struct RunInfo {
 class RunDir {
  public:
   // Makes or opens the directory and locks it for this process until the object or the process ends. Input errors: another process has it; it
-  // holds a run of another recipe or other data; it cannot be written. A finished run is opened without a lock and nothing in it changes.
+  // holds epochs of another recipe or on other data; it cannot be written. A finished run is opened without a lock and nothing in it changes.
   RunDir(const Path&, const Recipe&, const RunInfo&);
   ~RunDir();
   RunDir(const RunDir&) = delete;

@@ -266,7 +266,11 @@ TEST_F(RunDirTest, OneProcessAtATime) {
 }
 
 TEST_F(RunDirTest, AnotherRecipeOrOtherDataIsRefused) {
-  { RunDir dir(path_, recipe_, {.dataset_hash = "aaaa"}); }
+  {
+    RunDir dir(path_, recipe_, {.dataset_hash = "aaaa"});
+    dir.resume_at(0);
+    dir.log(epoch(0, 1));
+  }
   const Recipe other = load_recipe({}, {"name=T1w", "optim.lr=0.05"});
   expect_parts(error_of([&] { RunDir dir(path_, other, {}); }), {path_.string(), "another recipe", "optim.lr is 0.1 and 0.05", "name="});
   expect_parts(error_of([&] { RunDir dir(path_, recipe_, {.dataset_hash = "bbbb"}); }), {path_.string(), "other data", "aaaa", "bbbb"});
@@ -276,6 +280,19 @@ TEST_F(RunDirTest, AnotherRecipeOrOtherDataIsRefused) {
     dir.mark_done();
   }
   expect_parts(error_of([&] { RunDir dir(path_, other, {}); }), {"another recipe"});
+}
+
+TEST_F(RunDirTest, ARunThatFailedBeforeItsFirstEpochMayBeCorrected) {
+  {
+    RunDir dir(path_, recipe_, {.dataset_hash = "aaaa"});
+    dir.resume_at(0);  // ... and the loss diverges
+  }
+  const Recipe other = load_recipe({}, {"name=T1w", "optim.lr=0.05"});
+  { RunDir dir(path_, other, {.dataset_hash = "bbbb"}); }
+  EXPECT_EQ(load_recipe(path_ / "config.yaml", {}), other);
+  make_directories(path_ / "ckpt");
+  std::ofstream(path_ / "ckpt" / "state.safetensors") << "x";  // an epoch's checkpoint counts, whatever became of its line
+  expect_parts(error_of([&] { RunDir dir(path_, recipe_, {}); }), {"another recipe"});
 }
 
 TEST_F(RunDirTest, PlacesThatCannotBeWritten) {

@@ -272,6 +272,13 @@ class BadInput(Temporary):
         self.train_refused("view=sideways", says=["sideways", "weak"])
         self.train_refused("model.arch=resnet19", says=["resnet19", "resnet18"])
 
+    def test_corrected_settings(self):
+        """What a refusal advises can be done: a run without an epoch does not stand in the way of the next try under its name."""
+        self.train_refused("name=T1w", "data.px=16", says=["px", "32"])
+        self.train_refused("name=T1w", "optim.lr=100", "optim.weight_decay=1", "optim.epochs=1", "--no-tune", says=["the loss became", "lower optim.lr"])
+        self.train("runs", "name=T1w", "optim.epochs=1")
+        self.train_refused("name=T1w", "optim.epochs=1", "optim.lr=0.01", says=["another recipe", "optim.lr is 0.05 and 0.01"])
+
     def test_data(self):
         root = self.dir / "cifar"
         root.mkdir()
