@@ -316,7 +316,15 @@ class Group {
     const int64_t px = model.metadata.px;
     KD_INPUT(px == 0 || px == recipe.data.px, "{} {}: was trained at {} px and would be shown {} px; set data.px={}", what, key.model.string(), px,
              recipe.data.px, px);
+    if (key.mode == Mode::train)
+      for (const ParamArena::Buffer& b : model.net->params().buffers()) statistics_.push_back({*b.slot, b.slot->clone()});
     return model;
+  }
+
+  // Running statistics do nothing in training mode but round: sums for a batch's own statistics are taken about them. They move with every batch, and who goes
+  // on after a kill, or joins a group, starts from the file; so every epoch does.
+  void reset_statistics() {
+    for (const auto& [moved, loaded] : statistics_) moved.copy_from(loaded);
   }
 
   // Attention is compared position by position.
@@ -358,6 +366,7 @@ class Group {
     prepare_step(epoch);
     Loader& loader = *loader_;
     loader.start(uint32_t(epoch));
+    reset_statistics();
     step_->clear_sums();
     std::map<size_t, CodeMetrics> published;  // of those of training_ that record them
     for (size_t i = 0; i < training_.size(); ++i)
@@ -409,6 +418,7 @@ class Group {
   RunOptions options_;
   Splits splits_;
   std::map<FrozenKey, LoadedModel> frozen_;
+  std::vector<std::pair<Tensor, Tensor>> statistics_;  // of frozen networks in training mode: theirs, and a copy of what their files say
   std::vector<std::unique_ptr<Run>> runs_;
   std::optional<Loader> loader_;
   std::vector<Run*> training_;

@@ -74,11 +74,15 @@ class Runs(Temporary):
         self.assertLess(record[-1]["attention"], record[0]["attention"], "it was to look elsewhere")
         self.assertTrue(all(abs(e["loss"] - e["ce"] - 0.5 * e["attention"]) < 1e-6 for e in record), record)
 
-    def kill_and_go_on(self, *what):
+    def test_killed_student_of_a_teacher_in_training_mode_goes_on_with_the_same_bits(self):
+        teacher = self.train("teacher", "name=T1w", "optim.epochs=1")
+        self.kill_and_go_on("name=of_T1w", f"teachers=[{teacher}]", "teacher_bn=batch", verb="distill")
+
+    def kill_and_go_on(self, *what, verb="train"):
         settings = [*what, "optim.epochs=6", "data.train_size=1500", "precision=fp32"]
-        whole = self.train("whole", *settings)
+        whole = self.train("whole", *settings, verb=verb)
         run = self.dir / "killed" / whole.relative_to(self.dir / "whole")
-        command = [BINARY, "train", "--quiet", "--out", self.dir / "killed", *SMALL, *settings]
+        command = [BINARY, verb, "--quiet", "--out", self.dir / "killed", *SMALL, *settings]
         kills = 0
         for target in (1, 3):  # kill -9 somewhere after these epochs
             process = subprocess.Popen(command)
