@@ -125,6 +125,7 @@ KD_HOST_DEVICE Real kl_term(Real p, Real log_p, Real log_q) {
 template <class Real>
 KD_HOST_DEVICE Real log_add(Real a, Real b) {
   const Real top = a > b ? a : b, other = a > b ? b : a;
+  if (top == -Real(HUGE_VAL)) return top;  // both 0; -inf - -inf would be NaN
   return top + std::log1p(std::exp(other - top));
 }
 

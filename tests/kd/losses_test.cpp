@@ -435,6 +435,23 @@ TEST_P(Properties, RareClassesCountAgainAtAHighTemperature) {
   expect_close("ds", r.ds, {0.5 - 1 / (1 + M_E), 1 / (1 + M_E) - 0.5}, within(1e-6, 5e-6));
 }
 
+TEST_P(Properties, AClassThatAllTeachersRuleOutIsOneOfProbabilityZero) {
+  auto without_class_2 = [&](float logit) {
+    std::vector<Tensor> teachers;
+    for (const Tensor& t : teachers_) {
+      teachers.push_back(t.clone());
+      for (int64_t n = 0; n < n_; ++n) teachers.back().data<float>()[n * k_ + 2] = logit;
+    }
+    return teachers;
+  };
+  for (const Combine combine : kCombines) {  // without z-score, which no row with an infinity has
+    const DistillConfig c{.combine = combine, .alpha = 0.6f, .soft_weight = 0.4f, .tau = 3.f};
+    const Result got = run_here(s_, labels_, without_class_2(-INFINITY), c), want = run_here(s_, labels_, without_class_2(-1e30f), c);
+    expect_close(describe(c) + ": total, kd", {got.total, got.kd}, {want.total, want.kd}, 0);
+    expect_close(describe(c) + ": ds", got.ds, want.ds, 0);
+  }
+}
+
 TEST_P(Properties, ABatchIsRightAndAgreesWhereTheFirstLargestClassesAre) {
   const Tensor s = matrix(4, 3, {2, 2, 1, 0, 5, 5, 1, 1, 1, -3, -2, -1}), labels = Tensor::of<int32_t>({4}, {0, 2, 0, 2});
   // The teachers' sums: class 0; 1 and 2 alike; 2; 2, where in float 2^24 + 1 would be 2^24, and class 0 the first.
