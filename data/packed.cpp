@@ -84,6 +84,10 @@ class OutFile {
   OutFile& operator=(const OutFile&) = delete;
 
   bool lock() const { return ::flock(fd_, LOCK_EX | LOCK_NB) == 0; }  // let go with the file
+  bool is_in_place() const {                                            // whether the path still leads here
+    struct stat here {}, there {};
+    return ::fstat(fd_, &here) == 0 && ::stat(path_.c_str(), &there) == 0 && here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+  }
   int64_t size() const {
     struct stat info {};
     KD_INPUT(::fstat(fd_, &info) == 0, "{}: {}", path_.string(), reason());
@@ -155,6 +159,8 @@ class Builder {
         journal_path_(with_suffix(file, ".journal")),
         part_(part_path_) {
     KD_INPUT(part_.lock(), "{}: another process is making this pack; wait for it", file.string());
+    // Opened and then locked: in between its owner may have finished, and what is locked here be the pack itself.
+    KD_INPUT(part_.is_in_place(), "{}: another process has just made this pack", file.string());
     journal_.emplace(journal_path_);
     resume();
   }

@@ -1,12 +1,23 @@
 #include "data/packed.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <set>
+#include <utility>
 
 #include "data/image_set.h"
 #include "data/loader.h"
 #include "tests/data/files.h"
+
+// What happens while somebody is about to take a lock. This flock is the program's: it comes before the C library's.
+static std::function<void()> before_flock;
+extern "C" int flock(int fd, int operation) noexcept {
+  if (before_flock) std::exchange(before_flock, nullptr)();
+  return int(::syscall(SYS_flock, fd, operation));
+}
 
 namespace kd {
 namespace {
@@ -166,6 +177,21 @@ TEST_F(Packed, OneProcessAtATime) {
     if (done == 0) refused = error_of([&] { build(); }).find("another process") != std::string::npos;
   }});
   EXPECT_TRUE(refused);
+}
+
+// The other process renames the file between our opening it and our locking it: what we have locked then is a finished pack.
+TEST_F(Packed, APackFinishedMeanwhileIsLeftAlone) {
+  make_pictures(10);
+  build();
+  const Bytes want = read_bytes(pack());
+  fs::remove_all(root_ / "p");
+  before_flock = [&] { build(); };
+  const PackOptions watching{.progress = [&](int64_t, int64_t) { EXPECT_EQ(size_t(kd::file_size(pack())), want.size()) << "cut while others may read it"; }};
+  expect_error([&] { build(watching); }, {pack().string(), "another process", "made this pack"});
+  EXPECT_EQ(read_bytes(pack()), want);
+  EXPECT_FALSE(fs::exists(pack().string() + ".journal"));
+  build();
+  EXPECT_EQ(read_bytes(pack()), want);
 }
 
 TEST_F(Packed, DamageIsNoticed) {
