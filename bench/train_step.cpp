@@ -91,8 +91,13 @@ void TrainStep::run(int64_t n, float lr, const MakeBatch& make_batch) {
   std::memcpy(std::exchange(next_inputs_, nullptr), &lr, sizeof lr);
   inputs_.upload();
   StepGraph& graph = graphs_.try_emplace(n, inputs_.device_block().device(), config_.launch).first->second;
-  if (graph.run([&] { step(n, make_batch); }) == StepGraph::Ran::replayed)
-    for (const Student& student : students_) student.net->params().stepped();
+  try {
+    if (graph.run([&] { step(n, make_batch); }) == StepGraph::Ran::replayed)
+      for (const Student& student : students_) student.net->params().stepped();
+  } catch (...) {
+    Tape::current().clear();  // or what the step had saved would be held until the next one's backward, which may fail for want of that memory
+    throw;
+  }
   latest_kept_ = &kept_.at(n);
   readback_.poll();
 }

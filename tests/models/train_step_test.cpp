@@ -249,6 +249,20 @@ TEST(TrainStep, attention_moves_the_weights_and_is_counted) {
   EXPECT_GT(largest_difference(without.weights, with.weights), 1e-6);
 }
 
+// Out of memory, say: who goes on with fewer students needs what the failed step held.
+TEST(TrainStep, a_step_that_fails_holds_no_memory) {
+  Resnet student({.classes = 10, .width = 0.125}), teacher({.classes = 9, .width = 0.125});
+  const auto live_after_one = [&] {
+    TrainStep step({{.net = &student, .teachers = {0}}}, {&teacher}, 16, 8);
+    step.inputs();
+    EXPECT_THROW(step.run(4, 0.1f, [](const std::byte*, const Tensor& images, const Tensor& labels) { images.zero_(), labels.zero_(); }), Error);
+    EXPECT_EQ(Tape::current().size(), 0u);
+    return memory_stats().live_bytes;
+  };
+  const int64_t once = live_after_one();  // with what kernels keep for good
+  EXPECT_EQ(live_after_one(), once);
+}
+
 TEST(TrainStep, padding_stays_zero) {
   Resnet net({.classes = 10, .width = 0.125, .device = Device::emulated, .type = DType::f32});
   ASSERT_EQ(net.input_channels(), 4);
