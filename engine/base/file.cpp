@@ -1,6 +1,7 @@
 #include "engine/base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -65,6 +66,22 @@ FileWriter::FileWriter(const Path& path, bool append)
   KD_INPUT(fd_ >= 0, "{}: cannot write: {}", path.string(), reason());
 }
 
+FileWriter::FileWriter(const Path& path, Alone) : path_(path), fd_(-1) {
+  struct stat here {}, there {};
+  do {  // who was waited for has renamed what was opened
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    KD_INPUT(fd_ >= 0, "{}: cannot write: {}", path.string(), reason());
+    while (::flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
+    }  // without locks, as some network disks are, everybody goes on at once
+  } while (::fstat(fd_, &here) == 0 && (::stat(path.c_str(), &there) != 0 || here.st_dev != there.st_dev || here.st_ino != there.st_ino));
+  if (here.st_size > 0 && ::ftruncate(fd_, 0) != 0) {
+    const std::string why = reason();
+    ::close(fd_);
+    throw Error(fmt::format("{}: cannot write: {}", path.string(), why));
+  }
+}
+
 FileWriter::~FileWriter() {
   if (fd_ >= 0) ::close(fd_);
 }
@@ -91,16 +108,16 @@ void FileWriter::close() {
 void write_atomically(const Path& path, const std::function<void(FileWriter&)>& fill) {
   Path temporary = path;
   temporary += ".tmp";
+  FileWriter out(temporary, FileWriter::Alone());
   try {
-    FileWriter out(temporary);
     fill(out);
     out.sync();
-    out.close();
     KD_INPUT(::rename(temporary.c_str(), path.c_str()) == 0, "{}: cannot rename from {}: {}", path.string(), temporary.string(), reason());
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;
   }
+  out.close();  // and only here the next may open the name that is free now
 }
 
 void write_atomically(const Path& path, std::string_view text) {

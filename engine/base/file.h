@@ -29,11 +29,15 @@ class FileWriter {
   void close();
 
  private:
+  friend void write_atomically(const Path& path, const std::function<void(FileWriter&)>& fill);
+  struct Alone {};
+  FileWriter(const Path&, Alone);  // empty, and nobody else writes it in this way: waits for who does
   Path path_;
   int fd_;
 };
 
-// Writes to `path`.tmp, syncs, then renames: a reader sees the old file or the whole new one, never a part.
+// Writes to `path`.tmp, syncs, then renames: a reader sees the old file or the whole new one, never a part. Several who write one path do so one after the
+// other.
 // On an error the temporary file is removed and whatever stood under `path` stays.
 void write_atomically(const Path& path, const std::function<void(FileWriter&)>& fill);
 void write_atomically(const Path& path, std::string_view text);

@@ -5,8 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <limits>
+#include <thread>
 
 #include "engine/base/file.h"
 #include "engine/base/rng.h"
@@ -229,6 +232,30 @@ TEST_F(File, AFailedWriteLeavesTheOldFile) {
                Error);
   EXPECT_EQ(read_text(path), "old");
   EXPECT_EQ(entries(), 1) << "a temporary file was left behind";
+}
+
+TEST_F(File, TwoWritersOfOnePathTakeTurns) {
+  const Path path = dir_ / "eval.json";
+  std::atomic<bool> begun = false;
+  std::string second;
+  std::thread other([&] {
+    while (!begun) std::this_thread::yield();
+    second = error_of([&] { write_atomically(path, "of the second"); });
+  });
+  const std::string first = error_of([&] {
+    write_atomically(path, [&](FileWriter& out) {
+      out.write("half of the first");
+      begun = true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      EXPECT_FALSE(std::filesystem::exists(path)) << read_text(path);
+      out.write(", and all of it");
+    });
+  });
+  other.join();
+  EXPECT_EQ(first, "no error");
+  EXPECT_EQ(second, "no error");
+  EXPECT_EQ(read_text(path), "of the second");
+  EXPECT_EQ(entries(), 1);
 }
 
 TEST_F(File, FullDisk) {
