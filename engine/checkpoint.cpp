@@ -73,8 +73,11 @@ std::vector<NamedTensor> state_dict(const ParamArena& arena) {
 
 void load_state_dict(ParamArena& arena, const TensorFile& file, const std::string& where) {
   std::map<std::string, const Tensor*> by_name;
-  for (const NamedTensor& t : file.tensors)
-    if (t.name.rfind(kMomentumPrefix, 0) != 0) by_name[t.name.rfind("module.", 0) == 0 ? t.name.substr(7) : t.name] = &t.value;
+  for (const NamedTensor& t : file.tensors) {
+    if (t.name.rfind(kMomentumPrefix, 0) == 0) continue;
+    const auto [known, is_new] = by_name.emplace(t.name.rfind("module.", 0) == 0 ? t.name.substr(7) : t.name, &t.value);
+    KD_INPUT(is_new, "{}: has tensor '{}' twice, with and without 'module.' before its name; remove one of them", where, known->first);
+  }
 
   auto take = [&](const std::string& name, const Shape& shape) {
     auto it = by_name.find(name);

@@ -240,6 +240,8 @@ TEST(Checkpoint, refuses_what_does_not_fit) {
   TensorFile prefixed = good;
   for (auto& t : prefixed.tensors) t.name = "module." + t.name;
   EXPECT_EQ(message(prefixed), "");
+  prefixed.tensors.push_back(good.tensors.back());
+  EXPECT_NE(message(prefixed).find("twice, with and without"), std::string::npos);
   Resnet other({.classes = 20, .width = 0.125});
   EXPECT_NE(message({state_dict(other.params()), {}}).find("another number of classes"), std::string::npos);
 }
