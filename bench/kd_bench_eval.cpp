@@ -211,7 +211,8 @@ Evaluator::Evaluator(const EvalOptions& options) : options_(options), shared_(st
 Evaluator::~Evaluator() = default;
 
 void Evaluator::evaluate(const Path& run_dir) {
-  KD_INPUT(std::filesystem::is_directory(run_dir), "{}: not a run directory", run_dir.string());
+  KD_INPUT(std::filesystem::exists(run_dir / "config.yaml"), "{}: not a run directory, it has no config.yaml; give e.g. runs/shapes/T1w/seed0",
+           run_dir.string());
   const Recipe recipe = load_recipe(run_dir / "config.yaml", {});
   const auto start = std::chrono::steady_clock::now();
   const uint64_t seed = uint64_t(recipe.seed);

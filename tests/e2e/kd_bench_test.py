@@ -337,6 +337,7 @@ class BadInput(Temporary):
         (self.dir / "file").write_text("in the way")
         self.refused("train", "--quiet", "--out", self.dir / "file", *SMALL, says=["file"])
         self.refused("eval", self.dir / "nothing", says=["nothing"])
+        self.refused("eval", self.dir, says=[self.dir, "not a run directory", "config.yaml"])
         self.refused("table", self.dir, says=[self.dir])
         self.refused("report", self.dir / "nothing", says=["nothing"])
         self.refused("train", "--device", "cuda", *SMALL, says=["CUDA"])
