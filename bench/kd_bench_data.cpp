@@ -115,6 +115,12 @@ void print_use(const DataConfig& config) {
   fmt::print("Use it with: {}\n", words);
 }
 
+// What stands there may be the only copy of somebody's images.
+void require_no_dataset(const Path& out) {
+  for (const char* file : {"train.bin", "test.bin"})
+    KD_INPUT(!std::filesystem::exists(out / file), "{}: holds a dataset already ({}); choose another -o, or delete it", out.string(), file);
+}
+
 }  // namespace
 
 void show_views(const DataConfig& config, const AugmentConfig& augment, const SheetOptions& options) {
@@ -161,6 +167,7 @@ void show_views(const DataConfig& config, const AugmentConfig& augment, const Sh
 }
 
 void generate_data(const DataConfig& config, const Path& out) {
+  require_no_dataset(out);
   DataConfig whole = config;
   whole.holdout = 0;
   const Splits splits = load_splits(whole);
@@ -176,6 +183,7 @@ void generate_data(const DataConfig& config, const Path& out) {
 void images_to_cifar(const Path& folder, const Path& out, double test_share, uint64_t seed) {
   KD_INPUT(std::filesystem::is_directory(folder), "{}: not a directory; expected one sub-folder of images per class", folder.string());
   KD_INPUT(test_share > 0 && test_share < 1, "--test-share is {}, expected a number between 0 and 1", test_share);
+  require_no_dataset(out);
   std::map<std::string, std::vector<Path>> classes;  // sorted by name: label = rank
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (!entry.is_directory()) continue;

@@ -318,10 +318,14 @@ Dataset read_cifar_list(const Path& root, const Path& list_path, bool train, int
 
 void write_cifar(const Dataset& set, const Path& root, bool train) {
   KD_INPUT(set.size() > 0, "{}: nothing to write, the set is empty", root.string());
-  KD_INPUT(set.images.shape() == Shape({set.size(), kCifarPx, kCifarPx, 3}), "{}: the CIFAR format holds 32x32 RGB images, this is {}", root.string(),
-           set.images.describe(set.name.c_str()));
+  KD_INPUT(set.images.shape() == Shape({set.size(), kCifarPx, kCifarPx, 3}),
+           "{}: the CIFAR format holds 32x32 RGB images, those of {} have other sizes; 'kd_bench data import' averages a folder's to 32x32", root.string(),
+           set.name);
   KD_INPUT(set.classes <= kCifar100.classes, "{}: the CIFAR-100 format holds at most {} classes, {} has {}", root.string(), kCifar100.classes, set.name,
            set.classes);
+  for (const std::string& name : set.class_names)
+    KD_INPUT(name.find_first_of("\r\n") == name.npos, "{}: the class '{}' has a line break in its name, and the file of names is one a line; rename it",
+             root.string(), name);
   make_directories(root);
   std::string names;
   for (const std::string& name : set.class_names) names += name + "\n";

@@ -245,6 +245,9 @@ TEST_F(Cifar, WriterRefusesWhatTheFormatCannotHold) {
   Dataset small{.name = "small", .classes = 2, .class_names = {"a", "b"}, .images = Tensor::zeros({2, 2, 2, 3}, DType::u8), .labels = {0, 1}};
   EXPECT_THROW(write_cifar(small, root_, true), Error);
   EXPECT_THROW(write_cifar(subset(make_shapes(10, 0, true), {}), root_, true), Error);
+  Dataset broken = make_shapes(10, 0, true);
+  broken.class_names[3] = "two\nlines";  // a folder's name may be that; the file of names would hold a class too many
+  expect_error([&] { write_cifar(broken, root_, true); }, {root_.string(), "two\nlines", "line break", "rename"});
   EXPECT_FALSE(std::filesystem::exists(root_ / "train.bin"));
 }
 

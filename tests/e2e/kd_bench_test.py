@@ -338,6 +338,12 @@ class BadInput(Temporary):
         self.refused("train", "--quiet", "--out", self.dir / "file", *SMALL, says=["file"])
         self.refused("eval", self.dir / "nothing", says=["nothing"])
         self.refused("eval", self.dir, says=[self.dir, "not a run directory", "config.yaml"])
+        kd_bench("data", "generate", "--train", "20", "--test", "20", "-o", self.dir / "set")
+        before = (self.dir / "set" / "train.bin").read_bytes()
+        (self.dir / "photos" / "class").mkdir(parents=True)
+        for making in (["generate", "--train", "30"], ["import", self.dir / "photos"]):
+            self.refused("data", *making, "-o", self.dir / "set", says=["set", "holds a dataset already"])
+        self.assertEqual((self.dir / "set" / "train.bin").read_bytes(), before)
         self.refused("table", self.dir, says=[self.dir])
         self.refused("report", self.dir / "nothing", says=["nothing"])
         self.refused("train", "--device", "cuda", *SMALL, says=["CUDA"])
