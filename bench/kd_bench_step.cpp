@@ -184,8 +184,7 @@ int run_main(int argc, char** argv) {
   std::string device_name = "auto", opponent, python = "python3", prefix;
   app.add_option("--case", only, "cases to run (default: all)");
   auto* of_precision = app.add_option("--precision", precisions, "fp32, bf16 (default: both where the device can)");
-  auto* time =
-      app.add_option("--seconds", seconds, "time spent on each row; with --against on each in every round (default there: 2)")->check(CLI::PositiveNumber);
+  auto* time = app.add_option("--seconds", seconds, "time spent on each row; with --against on each in every round (default there: 2)");
   app.add_option("--device", device_name, "auto, cpu or cuda");
   app.add_flag("--no-graph", no_graph, "CUDA: launch kernel by kernel");
   app.add_flag("--no-tune", no_tune, "CPU: convolutions by a fixed order of preference, instead of what is fastest on this machine");
@@ -194,14 +193,19 @@ int run_main(int argc, char** argv) {
   app.add_option("--against", opponent, "torch: the same steps in PyTorch, alternately, in one run")->check(CLI::IsMember({"torch"}));
   auto* of_python = app.add_option("--python", python, "--against: a Python that has torch and torchvision (default: python3)");
   auto* of_mode = app.add_option("--mode", modes, "--against: how PyTorch runs: eager, tuned, compile, freezing and more (default: these on the CPU)");
-  auto* of_rounds = app.add_option("--rounds", rounds, "--against: alternating rounds (default: 5)")->check(CLI::PositiveNumber);
-  auto* of_limit = app.add_option("--limit-per-row", limit_per_row, "--against: seconds after which a mode is given up for a case (default: 60)")
-                       ->check(CLI::PositiveNumber);
+  auto* of_rounds = app.add_option("--rounds", rounds, "--against: alternating rounds (default: 5)");
+  auto* of_limit = app.add_option("--limit-per-row", limit_per_row, "--against: seconds after which a mode is given up for a case (default: 60)");
   auto* of_prefix = app.add_option("-o,--out", prefix, "--against: also write PREFIX.txt, PREFIX.csv and PREFIX.md");
+  app.failure_message([](const CLI::App*, const CLI::Error& e) { return fmt::format("kd_bench_step: {}; see kd_bench_step --help\n", as_one_line(e.what())); });
   CLI11_PARSE(app, argc, argv);
+  for (const auto& [flag, value] : {std::pair{"--seconds", seconds}, {"--rounds", double(rounds)}, {"--limit-per-row", limit_per_row}})
+    KD_INPUT(value > 0 && value <= 86400, "{} is {}, expected a number above 0, up to 86400", flag, value);
   for (const CLI::Option* option : {of_python, of_mode, of_rounds, of_limit, of_prefix})
     KD_INPUT(!opponent.empty() || option->count() == 0, "{} goes with --against torch", option->get_name());
   const Device device = device_from_name(device_name);
+  for (const std::string& name : only) find_case(name);  // before anything is timed
+  for (const std::string& precision : precisions)
+    if (precision != "bf16") type_from_name(precision, device);
   const Launch launch = no_graph ? Launch::eager : Launch::graph;
   if (!opponent.empty()) {
     KD_INPUT(!server && !no_graph && !exact, "--against torch times every form of ours by itself; leave out --serve, --no-graph and --exact");
@@ -212,7 +216,6 @@ int run_main(int argc, char** argv) {
       options.push_back(flag);
       options.insert(options.end(), values.begin(), values.end());
     };
-    for (const std::string& name : only) find_case(name);
     add("--case", only);
     if (of_precision->count() > 0) add("--precision", precisions);
     add("--mode", modes);
@@ -253,7 +256,6 @@ int run_main(int argc, char** argv) {
     }
     release_cached_memory(device);
   }
-  for (const std::string& name : only) find_case(name);
   return 0;
 }
 

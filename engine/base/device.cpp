@@ -200,7 +200,7 @@ CpuIsa cpu_isa() {
 
 void start_process(char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a write beyond `ulimit -f` then fails like one on a full disk, in a line that names the file
-  cpu_isa();  // a wrong KD_CPU is said before anything is done
+  cpu_isa();                      // a wrong KD_CPU is said before anything is done
 #if defined(__AVX2__)
   KD_INPUT(cpu_info().avx2, "this build needs a CPU with AVX2 and FMA, and '{}' has none; rebuild with -DKD_MARCH=x86-64-v2", cpu_info().name);
 #endif

@@ -61,6 +61,21 @@ class Profile(unittest.TestCase):
         # Four of them in a step: 2 * 8*32*32 * 64*64*9 flops each.
         self.assertAlmostEqual(float(shape["gflops"]) * float(shape["ms"]) / 1e3, 4 * 2 * 8 * 32 * 32 * 64 * 64 * 9 / 1e9, delta=0.02)
 
+    def test_refusals_are_one_line_before_anything_is_timed(self):
+        for flags, words in ((["--seconds", "nan"], ["--seconds is nan", "above 0"]),
+                             (["--seconds", "-1"], ["--seconds is -1", "above 0"]),
+                             (["--seconds", "inf"], ["--seconds is inf", "up to"]),
+                             (["--seconds", "soon"], ["--seconds", "soon", "--help"]),
+                             (["--rounds", "0", "--against", "torch"], ["--rounds is 0"]),
+                             (["--case", "r18_train_32_b8", "r19"], ["unknown case 'r19'", "r18_train_32_b8"]),
+                             (["--case", "r18_train_32_b8", "--precision", "fp32", "fp8"], ["unknown precision 'fp8'"])):
+            result = subprocess.run([BINARY, "--device", "cpu", *flags], capture_output=True, text=True, timeout=60)
+            self.assertNotEqual(result.returncode, 0, flags)
+            self.assertEqual(result.stdout, "", flags)
+            self.assertRegex(result.stderr, r"\Akd_bench_step: [^\n]+\n\Z")
+            for word in words:
+                self.assertIn(word, result.stderr)
+
     def test_silent_by_default(self):
         for more in ({}, {"KD_VERBOSE": "0"}):
             result = run(**more)
