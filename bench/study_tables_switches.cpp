@@ -152,8 +152,7 @@ std::vector<MetricSwitch> metric_switches() {
          return rk(r, fmt::format("{}Tand1S_f", r.teachers.size())) - (r.teachers.size() > 1 ? pair(r, "Ens-S", "agreement") : kNotMeasured);
        }},
       {"P28", "affinity, weak: base − test", [](const RunSummary& r) { return number_in(r.affinity, "weak_base") - number_in(r.affinity, "weak_test"); }},
-      {"P28", "affinity, strong: base − test",
-       [](const RunSummary& r) { return number_in(r.affinity, "strong_base") - number_in(r.affinity, "strong_test"); }},
+      {"P28", "affinity, strong: base − test", [](const RunSummary& r) { return number_in(r.affinity, "strong_base") - number_in(r.affinity, "strong_test"); }},
   };
 }
 

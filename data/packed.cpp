@@ -84,8 +84,9 @@ class OutFile {
   OutFile& operator=(const OutFile&) = delete;
 
   bool lock() const { return ::flock(fd_, LOCK_EX | LOCK_NB) == 0; }  // let go with the file
-  bool is_in_place() const {                                            // whether the path still leads here
-    struct stat here {}, there {};
+  bool is_in_place() const {                                          // whether the path still leads here
+    struct stat here {
+    }, there{};
     return ::fstat(fd_, &here) == 0 && ::stat(path_.c_str(), &there) == 0 && here.st_dev == there.st_dev && here.st_ino == there.st_ino;
   }
   int64_t size() const {

@@ -67,7 +67,8 @@ FileWriter::FileWriter(const Path& path, bool append)
 }
 
 FileWriter::FileWriter(const Path& path, Alone) : path_(path), fd_(-1) {
-  struct stat here {}, there {};
+  struct stat here {
+  }, there{};
   do {  // who was waited for has renamed what was opened
     if (fd_ >= 0) ::close(fd_);
     fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
