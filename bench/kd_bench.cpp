@@ -12,11 +12,18 @@
 namespace kd {
 namespace {
 
+// As a shell takes it again.
 std::string joined(int argc, char** argv) {
   std::string line = "kd_bench";
   for (int i = 1; i < argc; ++i) {
-    std::string word = argv[i];
-    line += " " + (word.find_first_of(" \t\"'$*?") == word.npos ? word : "'" + word + "'");
+    const std::string word = argv[i];
+    if (!word.empty() && word.find_first_of(" \t\r\n\"'$*?`\\&|;<>(){}!#~") == word.npos) {
+      line += " " + word;
+      continue;
+    }
+    line += " '";
+    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    line += "'";
   }
   return line;
 }

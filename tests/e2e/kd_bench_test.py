@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import shlex
 import signal
 import struct
 import subprocess
@@ -136,6 +137,13 @@ class Runs(Temporary):
         result = kd_bench("train", "--out", self.dir / "a", *SMALL, "name=T1w")
         self.assertIn("finished before", result.stdout)
         self.assertEqual(before, {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")})
+
+    def test_recorded_command_is_one_that_a_shell_takes(self):
+        out = self.dir / "it's & <odd>; $HOME"
+        run = self.train(out.name, "name=T1w", "optim.epochs=1")
+        for file in ("env.json", "summary.json"):
+            words = shlex.split(json.loads((run / file).read_text())["command"])
+            self.assertEqual(words, ["kd_bench", "train", "--quiet", "--out", str(out), *SMALL, "name=T1w", "optim.epochs=1"])
 
     def test_whole_path_on_cifar_format(self):
         """generate -> train two teachers -> distil -> eval -> table -> report, from files in the CIFAR-100 binary format."""
