@@ -136,7 +136,7 @@ void warn_once(const std::string& line) {
   static std::mutex mutex;
   static std::map<std::string, bool> said;
   std::lock_guard lock(mutex);
-  if (!std::exchange(said[line], true)) fmt::print(stderr, "{}\n", line);
+  if (!std::exchange(said[line], true)) fmt::print(stderr, "{}\n", as_one_line(line));
 }
 
 // The machine's file; empty where there is none that fits. A line that cannot be read (the file was cut or edited) is left out: its problem is timed again.
@@ -158,13 +158,17 @@ std::map<std::string, std::string> read_cache(const Path& path) {
                           text.substr(0, 120)));
     return lines;
   }
+  int unknown = 0;
+  std::string first;
   for (int number = 2; std::getline(in, text); ++number) {
     const auto line = parse(text);
     if (line && find(line->name) && find(line->name)->isa <= cpu_isa())
       lines[line->key] = line->name;
-    else
-      warn_once(fmt::format("{}:{}: '{}' is no choice of a convolution here; it is timed again", path.string(), number, text.substr(0, 120)));
+    else if (unknown++ == 0)
+      first = fmt::format("{}:{}: '{}'", path.string(), number, text.substr(0, 120));
   }
+  if (unknown == 1) warn_once(fmt::format("{} is no choice of a convolution here; it is timed again", first));
+  if (unknown > 1) warn_once(fmt::format("{} and {} more lines are no choices of convolutions here; they are timed again", first, unknown - 1));
   return lines;
 }
 
@@ -286,14 +290,16 @@ class Choices {
 
   std::string lines() {
     std::lock_guard lock(mutex_);
+    std::map<std::string, const ConvAlgorithm*> all = chosen_;
+    for (const auto& [key, pin] : pinned_) all[key] = pin.algorithm;
     std::string text;
-    for (const auto& [key, algorithm] : chosen_) text += fmt::format("{} {}\n", key, algorithm->name);
+    for (const auto& [key, algorithm] : all) text += fmt::format("{} {}\n", key, algorithm->name);
     return text;
   }
 
   void pin(std::string_view text, const std::string& where) {
     std::istringstream in{std::string(text)};
-    std::map<std::string, const ConvAlgorithm*> pinned;
+    std::map<std::string, Pin> pinned;
     std::string line;
     for (int number = 1; std::getline(in, line); ++number) {
       const auto choice = parse(line);
@@ -304,14 +310,26 @@ class Choices {
                "{}:{}: the run used '{}', which this machine lacks ('{}' offers {}); go on where it began, or delete the file to choose "
                "again (the run then goes on with other roundings)",
                where, number, choice->name, cpu_info().name, to_string(cpu_isa()));
-      pinned[choice->key] = a;
+      pinned[choice->key] = {a, fmt::format("{}:{}", where, number)};
     }
     std::lock_guard lock(mutex_);
-    for (const auto& [key, a] : pinned) chosen_[key] = a;
+    for (const auto& [key, pin] : pinned) pinned_[key] = pin, chosen_.erase(key);
   }
 
  private:
+  struct Pin {
+    const ConvAlgorithm* algorithm;
+    std::string where;
+  };
+
   const ConvAlgorithm* decide(const ConvProblem& problem, const std::string& key) {
+    if (const auto found = pinned_.find(key); found != pinned_.end()) {
+      const auto& [a, where] = found->second;
+      KD_INPUT(a->offers(problem) && (a->exact || math == ConvMath::fast),
+               "{}: '{}' does not do {} in {} mode; delete the file to choose again (the run then goes on with other roundings)", where, a->name,
+               to_string(problem), name_of(math));
+      return a;
+    }
     const auto able = candidates(problem, math);
     KD_CHECK(!able.empty(), "conv {}: no algorithm on this CPU ({}){}", to_string(problem), to_string(cpu_isa()),
              problem.type == DType::bf16 ? "; use precision=fp32, or channels that 16 divides (model.width)" : "");
@@ -346,6 +364,7 @@ class Choices {
   std::mutex mutex_;
   ConvTuning tuning_ = ConvTuning::fixed;
   std::map<std::string, const ConvAlgorithm*> chosen_;
+  std::map<std::string, Pin> pinned_;
   std::map<std::string, std::string> cache_;
   bool cache_read_ = false;
 };

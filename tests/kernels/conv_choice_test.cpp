@@ -192,6 +192,35 @@ TEST_F(ConvChoice, pinnedLinesAreChecked) {
   EXPECT_EQ(conv_choices().find("h20w20"), std::string::npos) << "a file with an error pins nothing";
 }
 
+// A file that somebody edited: the algorithm exists and the machine has it, but it cannot do this. It was called, and crashed.
+TEST_F(ConvChoice, aPinnedAlgorithmMustDoTheProblem) {
+  ConvProblem odd = problem(31);
+  odd.shape.c = 5, odd.shape.k = 3;
+  std::string winograd;
+  for (const ConvAlgorithm& a : winograd_algorithms())
+    if (a.isa <= cpu_isa()) winograd = a.name;
+  if (winograd.empty()) GTEST_SKIP() << "no Winograd on this CPU";
+  pin_conv_choices(line_of(odd, "fast " + winograd) + "\n" + line_of(problem(32), "exact " + winograd) + "\n", "run/conv_choices.txt");
+  EXPECT_NE(conv_choices().find(to_string(odd)), std::string::npos) << "a run keeps what it has not used yet";
+  const std::string said = error_of([&] { choose(odd); });
+  for (const std::string& words : {std::string("run/conv_choices.txt:1: "), winograd, std::string("n2h31w31c5k3"), std::string("delete the file")})
+    EXPECT_NE(said.find(words), std::string::npos) << words << " in: " << said;
+  set_conv_math(ConvMath::exact);
+  EXPECT_NE(error_of([&] { choose(problem(32)); }).find("run/conv_choices.txt:2: "), std::string::npos);
+}
+
+TEST_F(ConvChoice, aDamagedFileIsOneLine) {
+  timed(problem(33));
+  std::string garbage;
+  for (int i = 0; i < 100; ++i) garbage += fmt::format("\x1b[31m{}\n", i);
+  write(first_line() + "\n" + garbage);
+  ::testing::internal::CaptureStderr();
+  timed(problem(34));
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  for (const char* words : {":2: ", "\\x1b[31m0", "99 more lines"}) EXPECT_NE(said.find(words), std::string::npos) << words << " in: " << said;
+}
+
 TEST_F(ConvChoice, aProblemThatNobodyCanDoIsNamed) {
   ConvProblem odd = problem(22, ConvOp::fprop, DType::bf16);
   odd.shape.c = 5, odd.shape.k = 3;
