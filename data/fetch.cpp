@@ -88,6 +88,7 @@ CurlResult run_curl(const std::string& url, const Path& part, const FetchOptions
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 
+  ::signal(SIGCHLD, SIG_DFL);  // where it is ignored, as a parent may have left it, how curl ended could not be asked
   int errors[2];
   KD_INPUT(::pipe(errors) == 0, "cannot start curl: {}", std::strerror(errno));
   const pid_t child = ::fork();
@@ -101,10 +102,12 @@ CurlResult run_curl(const std::string& url, const Path& part, const FetchOptions
   }
   ::close(errors[1]);
   int status = 0;
-  while (::waitpid(child, &status, WNOHANG) == 0) {
+  pid_t ended = 0;
+  while ((ended = ::waitpid(child, &status, WNOHANG)) == 0) {
     options.progress(size_or_zero(part), announced_size(headers));
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
+  KD_INPUT(ended == child, "cannot tell how curl ended: {}", std::strerror(errno));
   options.progress(size_or_zero(part), announced_size(headers));
   CurlResult result{.exit = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), .message = {}};
   char buffer[4096];

@@ -161,6 +161,17 @@ class Fetch(WithFolder):
         self.assert_complete()
         self.assertEqual(self.server.starts, [0, self.server.cut, 2 * self.server.cut])
 
+    def test_a_parent_that_ignores_ended_children_changes_nothing(self):  # the system then keeps no exit status for whoever waits
+        self.server.cut = len(self.archive) * 2 // 5
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            process = subprocess.Popen([KD_BENCH, "data", "fetch", "cifar100", "--root", self.dir / "root", "--url", self.server.url + "/cifar-100-binary.tar.gz",
+                                        "--md5", hashlib.md5(self.archive).hexdigest()], stdout=subprocess.DEVNULL)
+        finally:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.assertEqual(process.wait(timeout=120), 0)
+        self.assert_complete()
+
     def test_a_killed_download_is_continued(self):
         self.server.slow = 0.2
         process = subprocess.Popen([KD_BENCH, "data", "fetch", "cifar100", "--root", str(self.dir / "root"), "--url", self.server.url + "/cifar-100-binary.tar.gz",
