@@ -133,7 +133,7 @@ ImageList read_image_list(const Path& file, const std::vector<std::string>& clas
     KD_INPUT(label >= 0 && label < kMaxClasses, "{}:{}: label {}; labels are 0 to {}", name, number, label, kMaxClasses - 1);
     KD_INPUT(class_names.empty() || label < int64_t(class_names.size()), "{}:{}: label {}, but the training images have classes 0 to {}", name, number, label,
              class_names.size() - 1);
-    const bool climbs = path.find("..") != path.npos && fs::path(path).lexically_normal().string().rfind("..", 0) == 0;
+    const bool climbs = path.find("..") != path.npos && *fs::path(path).lexically_normal().begin() == "..";
     const bool inside = path.front() != '/' && path.find('\0') == path.npos && !climbs;
     KD_INPUT(inside, "{}:{}: '{}' is not a path below the data root", name, number, shortened(path));
     const auto [first, is_new] = line_of.emplace(path, number);

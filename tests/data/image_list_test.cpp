@@ -47,6 +47,7 @@ TEST_F(ImageLists, BadLinesAreNamed) {
   refused("a.png -1\n", {":1:", "label -1"});
   refused("a.png 100000\n", {":1:", "label 100000"});
   refused("a.png 0\n/etc/passwd 0\n", {":2:", "not a path below the data root"});
+  EXPECT_EQ(read("..new/a.png 0\nold/../b.png 0\n").size(), 2) << "a name may begin with dots";
   refused("a/../../b.png 0\n", {":1:", "not a path below"});
   refused("", {"names no image"});
   refused("\n\n", {"names no image"});
