@@ -325,7 +325,7 @@ void write_cifar(const Dataset& set, const Path& root, bool train) {
            set.classes);
   for (const std::string& name : set.class_names)
     KD_INPUT(name.find_first_of("\r\n") == name.npos, "{}: the class '{}' has a line break in its name, and the file of names is one a line; rename it",
-             root.string(), name);
+             root.string(), as_one_line(name));
   make_directories(root);
   std::string names;
   for (const std::string& name : set.class_names) names += name + "\n";
