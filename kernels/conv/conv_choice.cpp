@@ -325,9 +325,8 @@ class Choices {
   const ConvAlgorithm* decide(const ConvProblem& problem, const std::string& key) {
     if (const auto found = pinned_.find(key); found != pinned_.end()) {
       const auto& [a, where] = found->second;
-      KD_INPUT(a->offers(problem) && (a->exact || math == ConvMath::fast),
-               "{}: '{}' does not do {} in {} mode; delete the file to choose again (the run then goes on with other roundings)", where, a->name,
-               to_string(problem), name_of(math));
+      KD_INPUT(a->offers(problem), "{}: '{}' does not do {}; delete the file to choose again (the run then goes on with other roundings)", where, a->name,
+               to_string(problem));
       return a;
     }
     const auto able = candidates(problem, math);
