@@ -212,13 +212,13 @@ const std::map<std::string, std::string> kStandsFor{{"winograd.avx2", "winograd.
                                                     {"winograd.avx512", "winograd.emulated16"},
                                                     {"winograd6.avx512", "winograd6.emulated16"}};
 
-// The instruction set's own kernels where the emulated ones need not run beside them: the same template, which takes minutes when it is instrumented.
-const ConvAlgorithm* instead_of([[maybe_unused]] const ConvAlgorithm& emulated) {
+// Whether the instruction set's own kernels run here and will do: the same template, which takes minutes when it is instrumented.
+bool real_ones_will_do([[maybe_unused]] const ConvAlgorithm& emulated) {
 #if defined(__SANITIZE_ADDRESS__)
   for (const ConvAlgorithm& a : winograd_algorithms())
-    if (a.isa <= cpu_isa() && kStandsFor.at(a.name) == emulated.name) return &a;
+    if (a.isa <= cpu_isa() && kStandsFor.at(a.name) == emulated.name) return true;
 #endif
-  return nullptr;
+  return false;
 }
 
 // For the tests that compare algorithms with each other: MeetsTheDefinition has looked at the memory of all.
@@ -235,7 +235,7 @@ std::vector<const ConvAlgorithm*> algorithms() {
   for (const ConvAlgorithm& a : winograd_algorithms())
     if (a.isa <= cpu_isa()) all.push_back(&a);
   for (const ConvAlgorithm& a : emulated_winograd_algorithms())
-    if (!instead_of(a)) all.push_back(&a);
+    if (!real_ones_will_do(a)) all.push_back(&a);
   return all;
 }
 bool does(const ConvAlgorithm& a, const ConvShape& s) { return !is_wide(a) || s.stride == 1; }
